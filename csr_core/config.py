@@ -1,0 +1,167 @@
+"""Every setting of a run, as validated models of `params.yaml`.
+
+Unknown keys, wrong types and impossible values are all reported at once (`csr_core.params`), each with its place in
+the file. What each value means stands beside it in `params.yaml`; the presets are in `csr_core.presets`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSettings(_Section):
+    """The policy: any image-text-to-text checkpoint (`miniature`, a directory, or a hub name)."""
+
+    path: str = "miniature"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: str = "auto"
+    prompt_template: str | None = None
+    image_backend: Literal["default", "pil"] = "default"
+    trust_remote_code: bool = False
+
+
+class DataSettings(_Section):
+    """Where the prompts of an iteration come from."""
+
+    prompts: str = "miniature"
+    images: str | None = None
+    per_iteration: int | None = Field(300, ge=1)
+    max_pixels: int = Field(50_000_000, ge=1)
+    max_prompt_characters: int = Field(4000, ge=1)
+
+
+class GenerateSettings(_Section):
+    """The search over sentences."""
+
+    method: Literal["sample", "diverse_beam"] = "sample"
+    width: int = Field(5, ge=2)
+    temperature: float = Field(1.0, gt=0.0)
+    beam_groups: int = Field(5, ge=1)
+    diversity_penalty: float = Field(3.0, ge=0.0)
+    keep_best: int = Field(2, ge=0)
+    keep_worst: int = Field(2, ge=0)
+    keep_by: Literal["reward", "likelihood"] = "reward"
+    max_sentences: int | None = Field(8, ge=1)
+    max_sentence_tokens: int = Field(70, ge=1)
+    max_characters: int | None = Field(None, ge=1)
+    sentence_end: Literal["text", "token"] = "text"
+    batch_size: int = Field(64, ge=1)
+    shard_size: int = Field(75, ge=1)
+    workers: int = Field(1, ge=1)
+
+    @model_validator(mode="after")
+    def _grows(self) -> GenerateSettings:
+        if self.keep_best + self.keep_worst == 0:
+            raise ValueError("keep_best and keep_worst are both 0: no node would be grown; set at least one of them")
+        if self.method == "diverse_beam" and self.width % self.beam_groups:
+            raise ValueError(f"width ({self.width}) must be a multiple of beam_groups ({self.beam_groups})")
+        if self.max_sentences is None and self.max_characters is None:
+            raise ValueError("max_sentences and max_characters are both null: a response could grow for ever")
+        return self
+
+
+class RewardSettings(_Section):
+    """The reward of a sentence: `image_weight * R_I + (1 - image_weight) * R_T` (equation 4 of the paper)."""
+
+    model: str = "miniature"
+    device: str = "auto"
+    image_weight: float = Field(0.9, ge=0.0, le=1.0)
+    combine: Literal["value", "rank"] = "value"
+    likelihood: Literal["probability", "mean_probability", "log_probability", "mean_log_probability", "beam_score"] = (
+        "probability"
+    )
+    likelihood_scale: Literal["raw", "standardised"] = "raw"
+    relevance_floor: bool = True
+    repeats_earn_nothing: bool = False
+    clean_text: bool = False
+    batch_size: int = Field(256, ge=1)
+
+
+class PairSettings(_Section):
+    """From scored trees to (chosen, rejected) pairs."""
+
+    path_score: Literal["sum", "mean", "centred_sum", "rank_mean"] = "sum"
+    min_margin: float = Field(0.0, ge=0.0)
+    same_length_share: float = Field(0.0, ge=0.0, le=1.0)
+    drop_closest: float = Field(0.0, ge=0.0, lt=1.0)
+
+
+class FinetuneSettings(_Section):
+    """DPO with LoRA."""
+
+    beta: float = Field(0.1, gt=0.0)
+    likelihood_weight: float = Field(0.0, ge=0.0)
+    lora_rank: int = Field(128, ge=1)
+    lora_alpha: int = Field(256, ge=1)
+    lora_dropout: float = Field(0.0, ge=0.0, lt=1.0)
+    target_modules: str | None = None
+    learning_rate: float = Field(1e-7, gt=0.0)
+    scheduler: Literal["constant", "linear", "cosine"] = "cosine"
+    warmup_share: float = Field(0.03, ge=0.0, le=1.0)
+    epochs: float = Field(1.0, gt=0.0)
+    batch_size: int = Field(1, ge=1)
+    accumulation: int = Field(1, ge=1)
+    max_tokens: int | None = Field(None, ge=1)
+    gradient_checkpointing: bool = False
+    carry: Literal["adapter", "merged"] = "adapter"
+
+
+class SplitSettings(_Section):
+    """One held-out split: a folder in COCO's formats, or files named one by one."""
+
+    folder: str
+    count: int | None = Field(None, ge=1)
+
+
+class EvaluateSettings(_Section):
+    """What is measured after each iteration."""
+
+    splits: dict[str, SplitSettings] = Field(
+        default_factory=lambda: {
+            "test": SplitSettings(folder="miniature:test", count=500),
+            "shifted": SplitSettings(folder="miniature:shifted", count=500),
+        }
+    )
+    max_new_tokens: int = Field(128, ge=1)
+    batch_size: int = Field(64, ge=1)
+    bootstrap: int = Field(2000, ge=100)
+    best_by: str = "chair_i"
+
+
+class TrackingSettings(_Section):
+    """Where runs are recorded; null keeps all under `mlruns/` of the working folder."""
+
+    mlflow_uri: str | None = None
+    experiment: str = "csr"
+
+
+class Settings(_Section):
+    """The whole of `params.yaml`."""
+
+    preset: Literal["paper", "authors-code", "steady"] = "steady"
+    seed: int = Field(0, ge=0)
+    iterations: int = Field(3, ge=1)
+    model: ModelSettings = ModelSettings()
+    data: DataSettings = DataSettings()
+    generate: GenerateSettings = GenerateSettings()
+    reward: RewardSettings = RewardSettings()
+    pair: PairSettings = PairSettings()
+    finetune: FinetuneSettings = FinetuneSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    tracking: TrackingSettings = TrackingSettings()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        ranks = self.reward.combine == "rank"
+        if ranks != (self.pair.path_score == "rank_mean"):
+            raise ValueError(
+                f"reward.combine is {self.reward.combine!r} and pair.path_score is {self.pair.path_score!r}: "
+                "ranks and 'rank_mean' go together (as in the authors-code preset); change one of them"
+            )
+        return self

@@ -1,0 +1,43 @@
+"""Where everything of a run lies below its working folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths of a run. Iterations count from 1; iteration 0 is the base model, which is only measured."""
+
+    root: Path = Path()
+
+    def prompts(self, iteration: int) -> Path:
+        return self.root / "data" / f"iter_{iteration}" / "prompts"
+
+    def candidates(self, iteration: int) -> Path:
+        return self.root / "data" / f"iter_{iteration}" / "candidates"
+
+    def scores(self, iteration: int) -> Path:
+        return self.root / "data" / f"iter_{iteration}" / "scores"
+
+    def preferences(self, iteration: int) -> Path:
+        return self.root / "data" / f"iter_{iteration}" / "preferences"
+
+    def answers(self, iteration: int) -> Path:
+        return self.root / "data" / f"iter_{iteration}" / "answers"
+
+    def model(self, iteration: int) -> Path:
+        return self.root / "models" / f"iter_{iteration}"
+
+    def metrics(self, iteration: int) -> Path:
+        return self.root / "metrics" / f"iter_{iteration}.json"
+
+    @property
+    def splits(self) -> Path:
+        return self.root / "data" / "splits"
+
+    @property
+    def state(self) -> Path:
+        """Stamps of finished stages, unfinished outputs, remembered digests: safe to delete, work is then redone."""
+        return self.root / ".csr"

@@ -1,0 +1,81 @@
+"""From (picture, prompt) to model inputs, one sample at a time, and from samples to a left-padded batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+# The authors' prompt: Vicuna v1's system text, then one turn, without a trailing space.
+VICUNA_V1 = (
+    "A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user's questions."
+    "{% for message in messages %}"
+    "{% if message['role'] == 'user' %}{{ ' USER: ' }}"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for part in message['content'] if part['type'] == 'image' %}{{ '<image>\n' }}{% endfor %}"
+    "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}{% endif %}"
+    "{% elif message['role'] == 'assistant' %}{{ ' ASSISTANT: ' }}"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}{% endif %}"
+    "{{ '</s>' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ ' ASSISTANT:' }}{% endif %}"
+)
+TEMPLATES = {"vicuna-v1": VICUNA_V1}
+
+
+@dataclass(frozen=True)
+class PromptInputs:
+    """One prompt as the processor gives it, picture tokens expanded.
+
+    `sequence` holds what has one entry a token ([P]: input_ids, attention_mask, token types, ...); `features` what
+    belongs to the pictures (pixel_values, grid sizes, ...), concatenated along their first axis in a batch.
+    """
+
+    sequence: dict[str, Int[Tensor, " prompt"]]
+    features: dict[str, Tensor]
+
+    @property
+    def length(self) -> int:
+        return int(self.sequence["input_ids"].shape[0])
+
+
+def split_inputs(batch: dict[str, Any]) -> PromptInputs:
+    """Split the processor's output for ONE sample into per-token and per-picture parts."""
+    tokens = batch["input_ids"].shape
+    sequence = {name: value[0] for name, value in batch.items() if torch.is_tensor(value) and value.shape == tokens}
+    features = {name: value for name, value in batch.items() if torch.is_tensor(value) and name not in sequence}
+    return PromptInputs(sequence, features)
+
+
+def collate(
+    samples: Sequence[PromptInputs],
+    continuations: Sequence[Sequence[int]],
+    pad_id: int,
+    device: torch.device | str,
+) -> dict[str, Tensor]:
+    """Left-padded model inputs of `samples`, each followed by its `continuations` (token ids written so far).
+
+    Returns: input_ids and attention_mask [B, T]; other per-token tensors [B, T] padded with 0; picture features
+    concatenated along their first axis, in the order of the rows.
+    """
+    total = max(sample.length + len(more) for sample, more in zip(samples, continuations, strict=True))
+    out: dict[str, Tensor] = {}
+    for name in samples[0].sequence:
+        fill = pad_id if name == "input_ids" else 0
+        rows = torch.full((len(samples), total), fill, dtype=samples[0].sequence[name].dtype)
+        for row, (sample, more) in enumerate(zip(samples, continuations, strict=True)):
+            start = total - sample.length - len(more)
+            rows[row, start : start + sample.length] = sample.sequence[name]
+            if name == "input_ids" and more:
+                rows[row, start + sample.length :] = torch.tensor(list(more), dtype=rows.dtype)
+            if name == "attention_mask":
+                rows[row, start:] = 1
+        out[name] = rows.to(device)
+    for name in samples[0].features:
+        out[name] = torch.cat([sample.features[name] for sample in samples]).to(device)
+    return out

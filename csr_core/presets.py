@@ -1,0 +1,65 @@
+"""The three presets of the method, and the sizes of fine-tuning for the miniature and for the paper's model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+PAPER: dict[str, Any] = {
+    "generate.method": "sample",
+    "generate.keep_best": 2,
+    "generate.keep_worst": 2,
+    "generate.keep_by": "reward",
+    "generate.max_sentences": 8,
+    "generate.max_characters": None,
+    "generate.sentence_end": "text",
+    "reward.combine": "value",
+    "reward.likelihood": "probability",
+    "reward.likelihood_scale": "raw",
+    "reward.relevance_floor": True,
+    "reward.repeats_earn_nothing": False,
+    "reward.clean_text": False,
+    "pair.path_score": "sum",
+    "pair.same_length_share": 0.0,
+    "pair.drop_closest": 0.0,
+    "finetune.likelihood_weight": 0.0,
+}
+
+AUTHORS_CODE: dict[str, Any] = {
+    **PAPER,
+    "generate.method": "diverse_beam",
+    "generate.keep_best": 1,
+    "generate.keep_worst": 2,
+    "generate.keep_by": "likelihood",
+    "generate.max_sentences": None,
+    "generate.max_characters": 1024,
+    "generate.sentence_end": "token",
+    "reward.combine": "rank",
+    "reward.likelihood": "beam_score",
+    "reward.relevance_floor": False,
+    "reward.clean_text": True,
+    "pair.path_score": "rank_mean",
+}
+
+STEADY: dict[str, Any] = {
+    **PAPER,
+    "reward.repeats_earn_nothing": True,
+    "pair.path_score": "centred_sum",
+    "pair.same_length_share": 0.5,
+    "pair.drop_closest": 0.2,
+    "finetune.likelihood_weight": 1.0,
+}
+
+PRESETS: dict[str, dict[str, Any]] = {"paper": PAPER, "authors-code": AUTHORS_CODE, "steady": STEADY}
+
+# 1.6 M parameters and 240 pairs need larger steps than 7 B parameters and 12,000 pairs.
+MINIATURE_SIZES: dict[str, Any] = {
+    "finetune.lora_rank": 16,
+    "finetune.lora_alpha": 32,
+    "finetune.learning_rate": 1e-3,
+    "finetune.epochs": 2.0,
+    "finetune.batch_size": 16,
+    "finetune.accumulation": 1,
+}
+
+# What only a full-size LLaVA understands: the authors' prompt and their pixels.
+AUTHORS_CODE_LLAVA: dict[str, Any] = {"model.prompt_template": "vicuna-v1", "model.image_backend": "pil"}

@@ -1,0 +1,143 @@
+"""The metrics by iteration: as a table for the terminal, and with their curves as one HTML file that needs no network."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from pathlib import Path
+from typing import Any
+
+from csr_core.errors import InputError
+from csr_core.layout import Layout
+from csr_core.records import read_json
+
+# name in the metrics file -> (heading, factor, decimals, better when lower)
+COLUMNS: dict[str, tuple[str, float, int]] = {
+    "chair_i": ("CHAIR_i %", 100, 1),
+    "chair_s": ("CHAIR_s %", 100, 1),
+    "recall": ("recall %", 100, 1),
+    "words": ("words", 1, 1),
+    "repeats": ("repeats %", 100, 1),
+    "pope_accuracy": ("POPE acc %", 100, 1),
+    "pope_f1": ("POPE F1 %", 100, 1),
+    "pope_yes_ratio": ("yes %", 100, 1),
+}
+CURVES = ("chair_i", "recall", "pope_accuracy")
+
+
+def load_metrics(layout: Layout, iterations: int | None = None) -> list[dict[str, Any]]:
+    """The metrics files of the base and of the iterations that are there, in order.
+
+    Raises:
+        InputError: the base has not been measured.
+    """
+    found = []
+    while (path := layout.metrics(len(found))).is_file() and (iterations is None or len(found) <= iterations):
+        found.append(read_json(path))
+    if not found:
+        raise InputError(f"no metrics at {layout.metrics(0)}: run `csr run` first, or change into the run's folder")
+    return found
+
+
+def metrics_table(layout: Layout, iterations: int | None = None) -> str:
+    """A plain-text table a split: a row for the base and each iteration, each figure with its 95 % interval."""
+    runs = load_metrics(layout, iterations)
+    parts = []
+    for split in runs[0]:
+        rows = [["", *(COLUMNS[name][0] for name in COLUMNS if name in runs[0][split])]]
+        for k, metrics in enumerate(runs):
+            cells = [_cell(metrics[split][name], name) for name in COLUMNS if name in metrics[split]]
+            rows.append(["base" if k == 0 else f"iteration {k}", *cells])
+        parts.append(f"{split} ({_pictures(runs[0][split])} pictures; 95 % intervals over pictures)\n{_align(rows)}")
+    if sentence := conclusion(runs):
+        parts.append(sentence)
+    return "\n\n".join(parts)
+
+
+def conclusion(runs: list[dict[str, Any]]) -> str:
+    """What happened, in one sentence, from the first split."""
+    split = next(iter(runs[0]))
+    if len(runs) < 2 or "chair_i" not in runs[0][split]:
+        return ""
+    first, last = runs[0][split], runs[-1][split]
+    before, after = first["chair_i"], last["chair_i"]
+    moved = "fell" if after["value"] < before["value"] else "rose"
+    apart = after["high"] < before["low"] or after["low"] > before["high"]
+    text = (
+        f"Hallucinated objects {moved} from {_percent(before)} to {_percent(after)} of those named"
+        f"{'' if apart else ' (the intervals overlap)'}; "
+        f"recall {100 * first['recall']['value']:.1f} % -> {100 * last['recall']['value']:.1f} %"
+    )
+    control = last.get("chair_i_control")
+    if control and control["value"] is not None:
+        text += f"; the base's answers cut to the same recall would have {100 * control['value']:.1f} %"
+    return text + "."
+
+
+def write_report(layout: Layout, out: Path) -> None:
+    """Write one self-contained HTML page: curves, the table, the conclusion."""
+    runs = load_metrics(layout)
+    picture = base64.b64encode(plot_metrics({"run": runs})).decode()
+    page = (
+        "<!doctype html><html lang='en'><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
+        "<title>CSR run</title><style>body{font:16px/1.5 system-ui;max-width:72rem;margin:2rem auto;padding:0 1rem}"
+        "pre{overflow-x:auto;background:#f6f6f6;padding:1rem}img{max-width:100%}</style>"
+        f"<h1>Calibrated Self-Rewarding</h1><p>{html.escape(conclusion(runs))}</p>"
+        f"<img alt='metrics by iteration' src='data:image/png;base64,{picture}'>"
+        f"<pre>{html.escape(metrics_table(layout))}</pre></html>"
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(page, "utf-8")
+
+
+def plot_metrics(runs: dict[str, list[dict[str, Any]]], split: str | None = None) -> bytes:
+    """PNG with a panel for each of CURVES; a line with its 95 % interval for each named run."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, panels = plt.subplots(1, len(CURVES), figsize=(12, 3.6), constrained_layout=True)
+    for panel, name in zip(panels, CURVES, strict=True):
+        for label, metrics in runs.items():
+            values = [m[split or next(iter(m))].get(name) for m in metrics]
+            if any(value is None for value in values):
+                continue
+            steps, factor = range(len(values)), COLUMNS[name][1]
+            middle = [factor * value["value"] for value in values]
+            below = [factor * (value["value"] - value["low"]) for value in values]
+            above = [factor * (value["high"] - value["value"]) for value in values]
+            panel.errorbar(steps, middle, [below, above], marker="o", capsize=3, label=label)
+        panel.set_title(COLUMNS[name][0])
+        panel.set_xlabel("iteration (0: base)")
+        panel.xaxis.get_major_locator().set_params(integer=True)
+        panel.grid(alpha=0.3)
+    if len(runs) > 1:
+        panels[-1].legend(fontsize=7)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    plt.close(figure)
+    return buffer.getvalue()
+
+
+def _cell(interval: dict[str, Any], name: str) -> str:
+    _, factor, decimals = COLUMNS[name]
+    if interval["value"] is None:
+        return "-"
+    value, low, high = (f"{factor * interval[key]:.{decimals}f}" for key in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
+
+
+def _percent(interval: dict[str, Any]) -> str:
+    value, low, high = (f"{100 * interval[key]:.1f}" for key in ("value", "low", "high"))
+    return f"{value} % [{low}, {high}]"
+
+
+def _pictures(metrics: dict[str, Any]) -> int:
+    return int(next(iter(metrics.values()))["n"])
+
+
+def _align(rows: list[list[str]]) -> str:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)

@@ -1,0 +1,167 @@
+"""What each stage reads, writes and depends on. One table for the Prefect flow, `dvc repro` and the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from csr_core.config import Settings
+from csr_core.layout import Layout
+
+STAGES = ("prepare", "generate", "score", "pair", "finetune", "evaluate")
+
+# Raised when a stage's code changes its results: old outputs are then made again.
+VERSIONS = {"prepare": 1, "generate": 1, "score": 1, "pair": 1, "finetune": 1, "evaluate": 1}
+
+# Settings that change how fast a stage runs, never what comes out.
+WITHOUT_INFLUENCE = {
+    "generate": {"batch_size", "shard_size", "workers"},
+    "reward": {"batch_size", "device"},
+    "model": {"device"},
+    "evaluate": {"batch_size", "best_by"},
+}
+
+
+@dataclass(frozen=True)
+class StageCall:
+    """One stage of one iteration, ready to run: `run(out)` writes the outputs into the temporary folder `out`."""
+
+    name: str
+    iteration: int
+    inputs: tuple[Path, ...]
+    settings: dict[str, Any]  # the part of the settings that decides the result
+    outputs: dict[str, Path]  # name below the temporary folder ("" for itself) -> final place
+    run: Callable[[Path], dict[str, Any]]
+    shards: str = ""  # how unfinished work is cut up: parts of another cut cannot be gone on with
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}@{self.iteration}"
+
+
+def plan(name: str, iteration: int, settings: Settings, layout: Layout) -> StageCall:
+    """The call of stage `name` in `iteration` (0: only prepare and evaluate, of the base).
+
+    Raises:
+        ValueError: no such stage, or a stage that iteration 0 does not have.
+    """
+    if name not in STAGES or iteration < 0 or (iteration == 0 and name not in ("prepare", "evaluate")):
+        raise ValueError(
+            f"no stage {name}@{iteration}: stages are {', '.join(STAGES)}; the base, 0, has prepare, evaluate"
+        )
+    return {"prepare": _prepare, "generate": _generate, "score": _score, "pair": _pair, "finetune": _finetune}.get(
+        name, _evaluate
+    )(iteration, settings, layout)
+
+
+def start_model(iteration: int, layout: Layout) -> Path | None:
+    """What iteration K starts from: the model of iteration K - 1; None is the base."""
+    return layout.model(iteration - 1) if iteration > 1 else None
+
+
+def _prepare(k: int, settings: Settings, layout: Layout) -> StageCall:
+    from csr_core.stages.prepare import MINIATURE, prepare, prepare_splits
+
+    if k == 0:
+        drawn = {n: s.model_dump() for n, s in settings.evaluate.splits.items() if s.folder.startswith(MINIATURE + ":")}
+        return StageCall(
+            "prepare", 0, (), {"splits": drawn}, {"": layout.splits}, lambda out: prepare_splits(settings, out)
+        )
+    data = settings.data
+    inputs = () if data.prompts == MINIATURE else tuple(Path(p) for p in (data.prompts, data.images) if p)
+    part = {**_section(settings, "data"), "seed": settings.seed, "iteration": k}
+    final = layout.prompts(k)
+    return StageCall("prepare", k, inputs, part, {"": final}, lambda out: prepare(settings, k, out, final))
+
+
+def _generate(k: int, settings: Settings, layout: Layout) -> StageCall:
+    start = start_model(k, layout)
+
+    def run(out: Path) -> dict[str, Any]:
+        from csr_core.stages.generate import generate
+
+        return generate(settings, k, layout.prompts(k), start, out)
+
+    part = {**_sections(settings, "model", "generate"), "seed": settings.seed, "iteration": k}
+    inputs = [*_model_inputs(settings, start), layout.prompts(k)]
+    if settings.generate.keep_by == "reward":
+        part |= _sections(settings, "reward")
+        inputs += _reward_inputs(settings)
+    return StageCall(
+        "generate", k, tuple(inputs), part, {"": layout.candidates(k)}, run, f".{settings.generate.shard_size}"
+    )
+
+
+def _score(k: int, settings: Settings, layout: Layout) -> StageCall:
+    def run(out: Path) -> dict[str, Any]:
+        from csr_core.stages.score import score
+
+        return score(settings, layout.prompts(k), layout.candidates(k), out)
+
+    inputs = (*_reward_inputs(settings), layout.prompts(k), layout.candidates(k))
+    return StageCall("score", k, inputs, _sections(settings, "reward"), {"": layout.scores(k)}, run)
+
+
+def _pair(k: int, settings: Settings, layout: Layout) -> StageCall:
+    def run(out: Path) -> dict[str, Any]:
+        from csr_core.stages.pair import pair
+
+        return pair(settings, k, layout.prompts(k), layout.scores(k), out)
+
+    part = {**_sections(settings, "pair", "reward"), "seed": settings.seed, "iteration": k}
+    return StageCall("pair", k, (layout.prompts(k), layout.scores(k)), part, {"": layout.preferences(k)}, run)
+
+
+def _finetune(k: int, settings: Settings, layout: Layout) -> StageCall:
+    start = start_model(k, layout)
+
+    def run(out: Path) -> dict[str, Any]:
+        from csr_core.stages.finetune import finetune
+
+        return finetune(settings, k, layout.preferences(k), start, out)
+
+    part = {**_sections(settings, "model", "finetune"), "seed": settings.seed, "iteration": k}
+    inputs = (*_model_inputs(settings, start), layout.prompts(k), layout.preferences(k))
+    return StageCall("finetune", k, inputs, part, {"": layout.model(k)}, run)
+
+
+def _evaluate(k: int, settings: Settings, layout: Layout) -> StageCall:
+    model = layout.model(k) if k > 0 else None
+    previous, base = (layout.answers(k - 1), layout.answers(0)) if k > 0 else (None, None)
+    splits = {
+        name: layout.splits / name if split.folder.startswith("miniature:") else Path(split.folder)
+        for name, split in settings.evaluate.splits.items()
+    }
+
+    def run(out: Path) -> dict[str, Any]:
+        from csr_core.stages.evaluate import evaluate
+
+        (out / "answers").mkdir(parents=True, exist_ok=True)
+        return evaluate(settings, splits, model, out / "answers", out / "metrics.json", previous, base)
+
+    inputs = [*_model_inputs(settings, model), *splits.values(), *(p for p in (previous, base) if p)]
+    outputs = {"answers": layout.answers(k), "metrics.json": layout.metrics(k)}
+    part = _sections(settings, "model", "evaluate")
+    return StageCall("evaluate", k, tuple(dict.fromkeys(inputs)), part, outputs, run)
+
+
+def _sections(settings: Settings, *names: str) -> dict[str, Any]:
+    return {name: _section(settings, name) for name in names}
+
+
+def _section(settings: Settings, name: str) -> dict[str, Any]:
+    return getattr(settings, name).model_dump(exclude=WITHOUT_INFLUENCE.get(name, set()))  # type: ignore[no-any-return]
+
+
+def _model_inputs(settings: Settings, adapter: Path | None) -> list[Path]:
+    from csr_core.stages.models import policy_files
+
+    return [*policy_files(settings.model), *([adapter] if adapter else [])]
+
+
+def _reward_inputs(settings: Settings) -> list[Path]:
+    from csr_core.stages.models import reward_files
+
+    return reward_files(settings.reward)

@@ -1,0 +1,96 @@
+"""Run a stage once for the same content: its key, its stamp, and outputs that appear whole or not at all.
+
+The stamp of a finished stage (`.csr/stamps/NAME@K.json`) holds the key it was made under and the digests of what it
+made. A stage is up to date when the key is the same and the files still have those digests, whoever made them: the
+Prefect flow, `dvc repro` or `csr stage`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from csr_core.digests import Digests, digest_value
+from csr_core.errors import InputError
+from csr_core.layout import Layout
+from csr_core.records import publish, read_json, write_json
+from csr_core.stages.plan import VERSIONS, StageCall
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage made, by content; the same whether it ran or was found up to date."""
+
+    label: str
+    key: str
+    outputs: dict[str, str]
+    summary: dict[str, Any]
+    cached: bool = field(compare=False, default=False)
+    seconds: float = field(compare=False, default=0.0)
+
+
+def stage_key(call: StageCall, digests: Digests) -> str:
+    """SHA-256 of all that decides the stage's result: inputs by content, its settings, the version of its code."""
+    content = [digests.path(path) for path in call.inputs]
+    missing = [str(path) for path, digest in zip(call.inputs, content, strict=True) if digest is None]
+    if missing:
+        raise InputError(
+            f"{call.label} needs {', '.join(missing)}: run the stage that makes it first, or check the path"
+        )
+    return digest_value(
+        {"stage": call.name, "version": VERSIONS[call.name], "settings": call.settings, "inputs": content}
+    )
+
+
+def up_to_date(call: StageCall, layout: Layout, digests: Digests) -> StageResult | None:
+    """The stage's result where its stamp and its files say it is done; None where there is work to do."""
+    stamp = _stamp(call, layout)
+    if not stamp.is_file():
+        return None
+    made = read_json(stamp)
+    if made["key"] != stage_key(call, digests) or made["outputs"] != digests.paths(call.outputs.values()):
+        return None
+    return StageResult(call.label, made["key"], made["outputs"], made["summary"], cached=True, seconds=made["seconds"])
+
+
+def run_stage(call: StageCall, layout: Layout) -> StageResult:
+    """Run the stage unless it is up to date. Two at once do the work once: the second waits and finds it done."""
+    layout.state.mkdir(parents=True, exist_ok=True)
+    with FileLock(layout.state / f"{call.label}.lock"):
+        digests = Digests(layout.state / "digests" / f"{call.label}.json")
+        try:
+            return up_to_date(call, layout, digests) or _make(call, layout, digests)
+        finally:
+            digests.save()
+
+
+def _make(call: StageCall, layout: Layout, digests: Digests) -> StageResult:
+    started = time.monotonic()
+    key = stage_key(call, digests)
+    work = layout.state / "unfinished" / f"{call.label}.{key[:16]}{call.shards}"
+    # Parts that a killed run left under this very key are gone on with; those of other keys are of no use any more.
+    for other in work.parent.glob(f"{call.label}.*"):
+        if other != work:
+            shutil.rmtree(other, ignore_errors=True)
+    work.mkdir(parents=True, exist_ok=True)
+    summary = call.run(work)
+    _stamp(call, layout).unlink(missing_ok=True)
+    for name, final in call.outputs.items():
+        publish(work / name if name else work, final)
+    shutil.rmtree(work, ignore_errors=True)
+    outputs = {path: digest for path, digest in digests.paths(call.outputs.values()).items() if digest is not None}
+    seconds = time.monotonic() - started
+    write_json(
+        _stamp(call, layout),
+        {"key": key, "outputs": outputs, "summary": summary, "seconds": round(seconds, 3)},
+    )
+    return StageResult(call.label, key, outputs, summary, seconds=seconds)
+
+
+def _stamp(call: StageCall, layout: Layout) -> Path:
+    return layout.state / "stamps" / f"{call.label}.json"

@@ -1,0 +1,239 @@
+"""The command line. Only the standard library and typer are imported here: `csr --help` answers at once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    help="Calibrated Self-Rewarding for vision-language models: fewer hallucinations, without labels or a teacher.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+evaluate_app = typer.Typer(help="Measure answers that are already written.", no_args_is_help=True)
+miniature_app = typer.Typer(help="The tiny world with its tiny models.", no_args_is_help=True)
+app.add_typer(evaluate_app, name="evaluate")
+app.add_typer(miniature_app, name="miniature")
+
+Params = Annotated[Path, typer.Option(help="The settings file.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="Change a setting: section.key=value.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON: name: {value, low, high, n}.")]
+
+
+@app.command()
+def init(
+    preset: Annotated[str, typer.Option(help="paper, authors-code or steady (docs/presets.md).")] = "steady",
+    model: Annotated[str, typer.Option(help="miniature, a checkpoint's folder, or a Hugging Face name.")] = "miniature",
+    prompts: Annotated[str | None, typer.Option(help="Prompts: JSON, JSONL or a dataset folder.")] = None,
+    images: Annotated[str | None, typer.Option(help="Folder of the pictures.")] = None,
+    reward_model: Annotated[str | None, typer.Option(help="open_clip folder, or NAME:PRETRAINED.")] = None,
+    params: Params = Path("params.yaml"),
+    force: Annotated[bool, typer.Option(help="Overwrite an existing file.")] = False,
+) -> None:
+    """Write params.yaml: every setting with its meaning."""
+    from csr_core.errors import SettingsError
+    from csr_core.params import preset_values, render_params
+    from csr_core.presets import PRESETS
+
+    if preset not in PRESETS:
+        raise SettingsError(f"--preset {preset}: expected one of {', '.join(sorted(PRESETS))}")
+    if params.exists() and not force:
+        raise SettingsError(f"{params} is there already: --force overwrites it, --params FILE writes another")
+    values = preset_values(preset, miniature=model == "miniature")
+    given = {"model.path": model, "data.prompts": prompts, "data.images": images, "reward.model": reward_model}
+    params.write_text(render_params({**values, **{k: v for k, v in given.items() if v is not None}}), "utf-8")
+    print(f"wrote {params}; next: csr check, then csr run")
+
+
+@app.command()
+def check(
+    params: Params = Path("params.yaml"),
+    overrides: Overrides = None,
+    trial: Annotated[bool, typer.Option(help="Estimate the time by a short trial.")] = True,
+) -> None:
+    """Everything that can be known before a run."""
+    from csr_core.checks import check as findings
+    from csr_core.params import load_settings
+
+    failed = 0
+    settings = load_settings(params, overrides or [])
+    print(f"ok    settings: {params}, preset {settings.preset}")
+    for finding in findings(settings, trial):
+        failed += not finding.ok
+        print(f"{'ok   ' if finding.ok else 'FAIL '} {finding.what}: {finding.detail}", flush=True)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def run(
+    iterations: Annotated[int | None, typer.Option(min=1, help="Default: the number in the settings.")] = None,
+    params: Params = Path("params.yaml"),
+    overrides: Overrides = None,
+) -> None:
+    """Run the iterations as the Prefect flow, on a server where one answers and without one otherwise."""
+    from csr_core.checks import refuse_missing_files
+    from csr_core.params import load_settings
+
+    settings = load_settings(params, overrides or [])
+    refuse_missing_files(settings)
+    _reach_prefect()
+    from flows.iterate import csr
+
+    csr(iterations=iterations, params=str(params), overrides=overrides or [])
+    _print_report(iterations or settings.iterations)
+
+
+@app.command()
+def stage(
+    name: Annotated[str, typer.Argument(help="prepare, generate, score, pair, finetune or evaluate.")],
+    iteration: Annotated[int, typer.Option(help="1, 2, ...; 0 is the base model (prepare, evaluate).")],
+    params: Params = Path("params.yaml"),
+    overrides: Overrides = None,
+) -> None:
+    """Run one stage; nothing happens where its outputs are up to date."""
+    from csr_core.stages.__main__ import main as run_stage_main
+
+    arguments = [name, "--iteration", str(iteration), "--params", str(params)]
+    for change in overrides or []:
+        arguments += ["--set", change]
+    raise typer.Exit(run_stage_main(arguments))
+
+
+@app.command()
+def report(out: Annotated[Path, typer.Option(help="The HTML file.")] = Path("reports/report.html")) -> None:
+    """Print the metrics by iteration, and write them with their curves as one HTML file."""
+    from csr_core.layout import Layout
+    from csr_core.report import write_report
+
+    _print_report(None)
+    write_report(Layout(), out)
+    print(f"wrote {out}")
+
+
+@app.command()
+def ablate(
+    seeds: Annotated[int, typer.Option(min=1, help="Whole runs of each configuration.")] = 3,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs side by side, each with its share of the cores.")] = 2,
+    only: Annotated[list[str] | None, typer.Option(help="Names of configurations; default: all.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the runs, the table and the plot.")] = Path("ablation"),
+    params: Params = Path("params.yaml"),
+    overrides: Overrides = None,
+) -> None:
+    """What each part of the reward does: image alone, likelihood alone, both; under each preset."""
+    from csr_core.ablation import ablate as run_ablation
+
+    run_ablation(params, tuple(overrides or ()), seeds, jobs, only, out)
+
+
+@evaluate_app.command("chair")
+def evaluate_chair(
+    captions: Annotated[Path, typer.Option(help="JSONL rows: image_id, caption.")],
+    instances: Annotated[Path, typer.Option(help="COCO instances JSON.")],
+    reference_captions: Annotated[Path | None, typer.Option(help="COCO captions JSON, folded into the truth.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """CHAIR: which objects that captions name are not in the picture."""
+    from csr_core.evaluation.cli import evaluate_chair as measure
+
+    _print_metrics(measure(captions, instances, reference_captions), as_json)
+
+
+@evaluate_app.command("pope")
+def evaluate_pope(
+    answers: Annotated[Path, typer.Option(help="JSONL rows: question_id, text or answer.")],
+    questions: Annotated[list[Path], typer.Option(help="POPE's question files.")],
+    as_json: AsJson = False,
+) -> None:
+    """POPE: yes/no questions about objects that are and are not there."""
+    from csr_core.evaluation.cli import evaluate_pope as measure
+
+    _print_metrics(measure(answers, questions), as_json)
+
+
+@miniature_app.command("build")
+def miniature_build(
+    out: Annotated[Path, typer.Option(help="Folder for llava/ and clip/.")] = Path("models/miniature"),
+    seed: Annotated[int, typer.Option(help="Another seed makes another base model.")] = 0,
+    scale: Annotated[float, typer.Option(help="Share of the training; below 1 the quality gates are off.")] = 1.0,
+) -> None:
+    """Make the tiny CLIP and the tiny LLaVA anew (about 10 minutes on 2 cores)."""
+    from csr_core.miniature import build
+
+    build(out, seed=seed, scale=scale)
+
+
+@miniature_app.command("sample")
+def miniature_sample(
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    split: Annotated[str, typer.Option(help="train, validation, test or shifted.")] = "test",
+    count: Annotated[int, typer.Option(min=1, help="Scenes.")] = 20,
+    seed: int = 0,
+    iteration: int = 0,
+) -> None:
+    """Draw scenes with captions and questions, in COCO's and POPE's formats."""
+    from csr_core.miniature import write_split
+
+    write_split(out, split, count=count, seed=seed, iteration=iteration)
+    print(f"wrote {count} scenes to {out}")
+
+
+def _reach_prefect() -> None:
+    """Use the configured Prefect server where it answers, else a temporary one that starts with the flow."""
+    import os
+    import tomllib
+    import urllib.request
+
+    os.environ.setdefault("DO_NOT_TRACK", "true")
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "90")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("PREFECT_HOME", str(Path(".prefect").resolve()))
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+    config = Path("prefect.toml")
+    configured = tomllib.loads(config.read_text("utf-8")).get("api", {}).get("url") if config.is_file() else None
+    url = os.environ.get("PREFECT_API_URL", configured)
+    if url:
+        try:
+            with urllib.request.urlopen(f"{url}/health", timeout=2):
+                return
+        except OSError:
+            print(f"no Prefect server answers at {url}: using a temporary one", file=sys.stderr)
+    os.environ["PREFECT_API_URL"] = ""
+    os.environ["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] = "true"
+
+
+def _print_report(iterations: int | None) -> None:
+    from csr_core.layout import Layout
+    from csr_core.report import metrics_table
+
+    print(metrics_table(Layout(), iterations))
+
+
+def _print_metrics(metrics: dict[str, Any], as_json: bool) -> None:
+    import json
+
+    from csr_core.evaluation.cli import format_table
+
+    print(json.dumps(metrics, indent=2) if as_json else format_table(metrics))
+
+
+def main() -> None:
+    """Entry point of `csr`: errors that are the user's to mend are told in words, without a traceback."""
+    try:
+        app()
+    except Exception as error:
+        # csr_core is imported only now, so that a start without an error does not pay for it.
+        from csr_core.errors import CsrError
+
+        if not isinstance(error, CsrError):
+            raise
+        print(f"csr: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,14 @@
+"""Stage `generate` as a task."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tasks.run import Run, run_in_process
+from tasks.stage import stage
+
+
+@stage(gpu=True)
+def generate(iteration: int, run: Run) -> dict[str, Any]:
+    """Candidate responses as trees of sentences, by the model the iteration starts from."""
+    return run_in_process("generate", iteration, run)

@@ -1,0 +1,14 @@
+"""Stage `pair` as a task."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tasks.run import Run, run_here
+from tasks.stage import stage
+
+
+@stage(gpu=False)
+def pair(iteration: int, run: Run) -> dict[str, Any]:
+    """Best and worst response of every picture."""
+    return run_here("pair", iteration, run)
