@@ -1,4 +1,4 @@
-"""The metrics by iteration: as a table for the terminal, and with their curves as one HTML file that needs no network."""
+"""The metrics by iteration: a table for the terminal, and with their curves one HTML file that needs no network."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def load_metrics(layout: Layout, iterations: int | None = None) -> list[dict[str
     Raises:
         InputError: the base has not been measured.
     """
-    found = []
+    found: list[dict[str, Any]] = []
     while (path := layout.metrics(len(found))).is_file() and (iterations is None or len(found) <= iterations):
         found.append(read_json(path))
     if not found:
@@ -140,4 +140,6 @@ def _pictures(metrics: dict[str, Any]) -> int:
 
 def _align(rows: list[list[str]]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )

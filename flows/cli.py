@@ -162,7 +162,7 @@ def miniature_build(
     scale: Annotated[float, typer.Option(help="Share of the training; below 1 the quality gates are off.")] = 1.0,
 ) -> None:
     """Make the tiny CLIP and the tiny LLaVA anew (about 10 minutes on 2 cores)."""
-    from csr_core.miniature import build
+    from csr_core.miniature.build import build
 
     build(out, seed=seed, scale=scale)
 
@@ -176,7 +176,7 @@ def miniature_sample(
     iteration: int = 0,
 ) -> None:
     """Draw scenes with captions and questions, in COCO's and POPE's formats."""
-    from csr_core.miniature import write_split
+    from csr_core.miniature.dataset import write_split
 
     write_split(out, split, count=count, seed=seed, iteration=iteration)
     print(f"wrote {count} scenes to {out}")

@@ -22,7 +22,6 @@ def stage(gpu: bool) -> Callable[[Stage], Stage]:
 
     def make(function: Stage) -> Stage:
         cached = task(
-            function,
             name=function.__name__,
             task_run_name=function.__name__ + "@{iteration}",
             tags=["gpu" if gpu else "cpu"],
@@ -32,7 +31,7 @@ def stage(gpu: bool) -> Callable[[Stage], Stage]:
             retries=1 if gpu else 0,
             retry_delay_seconds=5,
             retry_condition_fn=_retry_can_help,
-        )
+        )(function)
 
         @functools.wraps(function)
         def call(iteration: int, run: Run) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from csr_core.records import PREFERENCES, read_json, read_table, write_json, wri
 
 
 def finetune(settings: Settings, iteration: int, preferences: Path, adapter: Path | None, out: Path) -> dict[str, Any]:
-    """Train the model that `adapter` (`models/iter_{K-1}`; None: the base) stands for on `preferences`; write it to `out`.
+    """Train what `adapter` (`models/iter_{K-1}`; None: the base) stands for on `preferences` and write it to `out`.
 
     `out` gets the PEFT adapter's files or, with finetune.carry = merged, a whole model; training.jsonl with a row for
     each step; summary.json. `out/.trainer` holds checkpoints meanwhile: an interrupted run goes on from there.

@@ -82,7 +82,7 @@ def _no_pair(prompts: int, reasons: dict[str, int]) -> InputError:
     counts = "; ".join(f"{reason}: {count}" for reason, count in reasons.items()) or "there are no scored prompts"
     return InputError(
         f"not one of {prompts} prompts gave a pair of a chosen and a rejected answer ({counts}). "
-        "Equal texts or small margins: the candidates are too much alike; raise generate.width or generate.temperature, "
+        "Equal texts or small margins: the candidates are too alike; raise generate.width or generate.temperature, "
         "or lower pair.min_margin. No complete answer: the search stops before answers end; raise "
         "generate.max_sentences or generate.max_sentence_tokens. Too few of equal length: lower pair.same_length_share"
     )

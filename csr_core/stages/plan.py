@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from csr_core.config import Settings
 from csr_core.layout import Layout
 
@@ -152,7 +154,8 @@ def _sections(settings: Settings, *names: str) -> dict[str, Any]:
 
 
 def _section(settings: Settings, name: str) -> dict[str, Any]:
-    return getattr(settings, name).model_dump(exclude=WITHOUT_INFLUENCE.get(name, set()))  # type: ignore[no-any-return]
+    section: BaseModel = getattr(settings, name)
+    return section.model_dump(exclude=WITHOUT_INFLUENCE.get(name, set()))
 
 
 def _model_inputs(settings: Settings, adapter: Path | None) -> list[Path]:

@@ -50,7 +50,7 @@ def prepare(settings: Settings, iteration: int, out: Path, final: Path) -> dict[
 
 def prepare_splits(settings: Settings, out: Path) -> dict[str, Any]:
     """Draw the held-out splits that the settings name `miniature:NAME`, each as a folder like any real data set's."""
-    from csr_core.miniature import write_split
+    from csr_core.miniature.dataset import write_split
 
     summary = {}
     for name, split in settings.evaluate.splits.items():
@@ -63,7 +63,7 @@ def prepare_splits(settings: Settings, out: Path) -> dict[str, Any]:
 
 
 def _miniature(settings: Settings, iteration: int, out: Path) -> PromptSet:
-    from csr_core.miniature import write_split
+    from csr_core.miniature.dataset import write_split
 
     count = settings.data.per_iteration or 300
     write_split(out, "train", count=count, seed=settings.seed, iteration=iteration, questions_per_image=0)

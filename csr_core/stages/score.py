@@ -104,7 +104,7 @@ def trees_of_part(file: Path, schema: pa.Schema, seen: set[str]) -> dict[str, li
         raise InputError(
             f"{file} holds nodes of {twice[0]!r}, as an earlier part does: parts of two runs in one folder?"
         )
-    seen |= trees.keys()
+    seen.update(trees)
     return {prompt_id: sorted(rows, key=lambda row: int(row["node"])) for prompt_id, rows in trees.items()}
 
 
@@ -138,7 +138,7 @@ def _usable(
 
 
 def check_tree(tree: list[Row]) -> None:
-    """Raise InputError, with the node, unless every parent stands before its children and every sentence has numbers."""
+    """Raise InputError, with the node, unless parents stand before their children and every sentence has numbers."""
     nodes: set[int] = set()
     for row in tree:
         if row["parent"] is None:
@@ -200,7 +200,7 @@ def reward_tree(settings: RewardSettings, tree: list[Row]) -> None:
     """Set likelihood, reward and ranks of the nodes of one tree whose relevance is set.
 
     What is relative to the image's candidates is relative to all of these nodes. With ranks, the reward is the
-    combined rank with its sign turned, so that a higher reward is better everywhere.
+    combined rank with its sign turned, so that a higher reward is better everywhere (a repeat keeps its rank).
     """
     by_node = {row["node"]: row for row in tree}
     told = [row for row in tree if row["relevance"] is not None]

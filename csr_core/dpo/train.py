@@ -1,0 +1,230 @@
+"""DPO with LoRA on vision pairs: TRL's trainer, PEFT's adapters, their public interface only.
+
+Loss of one pair (equation 7 of the DPO paper, arXiv 2305.18290), x picture and prompt, y+ chosen, y- rejected:
+
+    L = -log sigmoid(beta * [(log p(y+|x) - log r(y+|x)) - (log p(y-|x) - log r(y-|x))])
+
+with p the policy and r the reference, the model the iteration started from. With `likelihood_weight` w > 0 there is
+added w * (mean over the batch's chosen tokens of -log p). At the start p = r, so L = ln 2 = 0.693.
+
+Checkpoints are the trainer's own: weights as safetensors; optimizer, scheduler and random states as torch files, which
+transformers 5 loads with `weights_only=True`, so no pickled code is ever run. It also writes `training_args.bin` there,
+a pickle that nothing reads; the whole folder is removed when training is done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from csr_core.config import FinetuneSettings
+from csr_core.dpo.pairs import PairCollator, Pairs
+from csr_core.dpo.targets import checked_targets
+from csr_core.errors import InputError, SettingsError
+from csr_core.policy import Policy
+from csr_core.policy.adapters import TRAINED, is_adapted
+from csr_core.progress import Progress
+from csr_core.records import read_json, write_json
+
+if TYPE_CHECKING:
+    from trl import DPOConfig
+
+CHECKPOINT_SECONDS = 300.0  # a kill costs at most this much work; shorter runs write no checkpoint at all
+
+_KEPT = ("loss", "grad_norm", "learning_rate", "epoch", "entropy", "mean_token_accuracy")
+_KEPT_GROUPS = ("rewards/", "logps/", "logits/")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The trained PeftModel and a row for each step."""
+
+    model: Any
+    log: list[dict[str, float]]
+
+
+def train(policy: Policy, pairs: Pairs, settings: FinetuneSettings, seed: int, max_pixels: int, work: Path) -> Trained:
+    """Train an adapter on `pairs`; go on from a checkpoint in `work` if a run on the same rows was interrupted.
+
+    `policy.model` is either a plain model, which gets a fresh adapter and is its own reference with the adapter off, or
+    a PeftModel with a trainable adapter, whose start is kept as the frozen reference. It is changed in place.
+
+    Raises:
+        SettingsError: the settings cannot be used with this model or machine.
+        TrainingError: the loss or an adapter weight is no longer a number.
+    """
+    from datasets import Dataset
+    from transformers import PrinterCallback
+    from trl import DPOTrainer
+
+    from csr_core.dpo.watch import TrainingError, Watch
+
+    _check_machine(policy)
+    steps = total_steps(len(pairs.rows), settings)
+    fresh = not is_adapted(policy.model)
+    _same_run(work, pairs, settings, seed)
+    with Progress("finetune", total=steps, unit="steps") as bar:
+        trainer = DPOTrainer(
+            model=policy.model,
+            args=trainer_settings(policy, settings, steps, seed, work),
+            train_dataset=Dataset.from_list(pairs.rows),
+            data_collator=PairCollator(policy, max_pixels),
+            processing_class=policy.processor,
+            peft_config=_lora(policy, settings) if fresh else None,
+            callbacks=[Watch(bar, CHECKPOINT_SECONDS)],
+        )
+        trainer.remove_callback(PrinterCallback)
+        _only_trained_dropout(trainer.model)
+        checkpoint = last_checkpoint(work)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    for name, value in trainer.model.named_parameters():
+        if value.requires_grad and not bool(torch.isfinite(value).all()):
+            raise TrainingError(f"{name} holds values that are no numbers after training: lower finetune.learning_rate")
+    return Trained(trainer.model, _log_rows(trainer.state.log_history))
+
+
+def total_steps(pairs: int, settings: FinetuneSettings) -> int:
+    """Optimizer steps of the whole training: e.g. 240 pairs, batches of 16, 2 epochs: 15 batches twice, 30 steps."""
+    batches = math.ceil(pairs / settings.batch_size)
+    return max(1, math.ceil(settings.epochs * math.ceil(batches / settings.accumulation)))
+
+
+def trainer_settings(policy: Policy, settings: FinetuneSettings, steps: int, seed: int, work: Path) -> DPOConfig:
+    """TRL's configuration. Its own defaults would use bfloat16, warm-free linear decay and silence LoRA's dropout."""
+    from trl import DPOConfig
+
+    weight = settings.likelihood_weight
+    warmup = math.ceil(settings.warmup_share * steps)
+    constant = "constant_with_warmup" if warmup else "constant"
+    on_cpu = policy.device.type == "cpu"
+    return DPOConfig(
+        output_dir=str(work),
+        beta=settings.beta,
+        loss_type=["sigmoid", "sft"] if weight > 0 else ["sigmoid"],
+        loss_weights=[1.0, weight] if weight > 0 else None,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=constant if settings.scheduler == "constant" else settings.scheduler,
+        warmup_steps=warmup,
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.accumulation,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        max_length=None,  # cutting would cut picture tokens; rows that are too long were left out before
+        disable_dropout=False,  # it would take the adapter's dropout too; see _only_trained_dropout
+        bf16=_dtype(policy) is torch.bfloat16,
+        fp16=_dtype(policy) is torch.float16,
+        use_cpu=on_cpu,
+        dataloader_pin_memory=not on_cpu,
+        seed=seed,
+        data_seed=seed,
+        logging_steps=1,
+        logging_nan_inf_filter=False,  # it would hide a loss that is no number
+        save_strategy="no",  # by the clock instead: Watch
+        save_total_limit=1,
+        remove_unused_columns=False,
+        report_to=[],
+        disable_tqdm=True,
+    )
+
+
+def _lora(policy: Policy, settings: FinetuneSettings) -> Any:
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules=checked_targets(policy.model, settings.target_modules),
+        task_type="CAUSAL_LM",
+    )
+
+
+def check_continued(model: Any, settings: FinetuneSettings) -> None:
+    """The previous iteration's adapter is trained further as it is, so its shape must be what the settings ask for.
+
+    Raises:
+        SettingsError: rank or alpha differ.
+    """
+    config = model.peft_config[TRAINED]
+    for name, is_now, asked in (
+        ("lora_rank", config.r, settings.lora_rank),
+        ("lora_alpha", config.lora_alpha, settings.lora_alpha),
+    ):
+        if is_now != asked:
+            raise SettingsError(
+                f"finetune.{name} is {asked}, but the previous iteration's adapter, which carry: adapter goes on with, "
+                f"has {is_now}: set it back, or set finetune.carry to 'merged' for a fresh adapter each iteration"
+            )
+
+
+def _only_trained_dropout(model: Any) -> None:
+    """Switch off dropout outside the trained adapter: in the reference it would make another model of it."""
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Dropout) and not name.endswith(f"lora_dropout.{TRAINED}"):
+            module.p = 0.0
+
+
+def _dtype(policy: Policy) -> torch.dtype:
+    dtype: torch.dtype = policy.model.dtype
+    return dtype
+
+
+def _check_machine(policy: Policy) -> None:
+    if policy.device.type == "cpu" and _dtype(policy) is torch.float16:
+        raise SettingsError("model.dtype is float16, which cannot be trained on a CPU: set float32 or bfloat16")
+    if policy.device.type == "cuda" and torch.cuda.device_count() > 1:
+        raise SettingsError(
+            f"{torch.cuda.device_count()} GPUs are visible and training uses one: start with CUDA_VISIBLE_DEVICES=0 "
+            "(or another number) in the environment"
+        )
+
+
+def _same_run(work: Path, pairs: Pairs, settings: FinetuneSettings, seed: int) -> None:
+    """Forget checkpoints of a run on other rows (a picture gone in between), settings or library versions."""
+    from importlib.metadata import version
+
+    rows = hashlib.sha256(json.dumps(pairs.rows, sort_keys=True).encode()).hexdigest()
+    libraries = {name: version(name) for name in ("torch", "transformers", "trl", "peft")}
+    now = {"rows": rows, "settings": settings.model_dump(), "seed": seed, "libraries": libraries}
+    note = work / "run.json"
+    if not note.is_file() or read_json(note) != now:
+        shutil.rmtree(work, ignore_errors=True)
+        write_json(note, now)
+
+
+def last_checkpoint(work: Path) -> Path | None:
+    """The newest whole checkpoint of `work`; the trainer writes `trainer_state.json` last, so it marks a whole one."""
+    found = sorted(work.glob("checkpoint-*"), key=lambda folder: int(folder.name.rpartition("-")[2]), reverse=True)
+    for folder in found:
+        try:
+            if read_json(folder / "trainer_state.json")["global_step"] > 0:
+                return folder
+        except (OSError, ValueError, KeyError):
+            shutil.rmtree(folder)  # killed while it was written
+    return None
+
+
+def _log_rows(history: list[dict[str, float]]) -> list[dict[str, float]]:
+    """The trainer's log without times: a row a step."""
+    return [
+        {"step": entry["step"]}
+        | {name: value for name, value in entry.items() if name in _KEPT or name.startswith(_KEPT_GROUPS)}
+        for entry in history
+        if "loss" in entry
+    ]
+
+
+def probe_batch(policy: Policy, pairs: Pairs, max_pixels: int) -> dict[str, torch.Tensor]:
+    """Model inputs of the first pair, to compare two forms of a model on."""
+    batch = PairCollator(policy, max_pixels)(pairs.rows[:1])
+    del batch["completion_mask"]
+    if not batch:
+        raise InputError("no inputs to compare on")
+    return batch

@@ -1,0 +1,55 @@
+"""What is watched while training runs: progress, numbers that are none, and when to save. Imports transformers."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from csr_core.errors import CsrError
+from csr_core.progress import Progress
+
+
+class TrainingError(CsrError):
+    """Training went where no further step makes sense."""
+
+
+class Watch(TrainerCallback):
+    """Shows each step, stops on a loss that is no number, and asks for a checkpoint every `save_every` seconds."""
+
+    def __init__(self, bar: Progress, save_every: float) -> None:
+        self.bar, self.save_every = bar, save_every
+        self._saved = time.monotonic()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.global_step:
+            self.bar.advance(state.global_step, note="taken up from the checkpoint")
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        now = time.monotonic()
+        if state.global_step < state.max_steps and now - self._saved >= self.save_every:
+            self._saved = now
+            control.should_save = True
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if not logs or "loss" not in logs:
+            return
+        loss, margin = logs["loss"], logs.get("rewards/margins", math.nan)
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the loss of step {state.global_step} is {loss}: training stopped, nothing was kept. Likely a "
+                f"learning rate that is too high (finetune.learning_rate = {args.learning_rate}), float16 overflow "
+                "(set model.dtype to bfloat16 or float32), or a base model that is broken (try `csr check`)"
+            )
+        self.bar.advance(1, note=f"loss {loss:.3f}, margin {margin:.3f}")

@@ -1,0 +1,1 @@
+"""Benchmarks and statistics: CHAIR, POPE, the truncation control, companion priors, bootstrap intervals."""

@@ -1,0 +1,173 @@
+"""Image relevance R_I: how well a contrastive model says a sentence matches the picture (equation 3 of the paper)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from csr_core.config import RewardSettings
+from csr_core.errors import InputError
+from csr_core.policy.loading import resolve_device
+from csr_core.reward.chunks import TextFitter, split_to_fit
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_SIMPLE_VOCABULARY = 49408  # of open_clip's built-in tokenizer, which it takes where a configuration names none
+
+
+class Embedder(Protocol):
+    """What scoring needs of a contrastive model; `OpenClip` is the one in use, a test may bring transformers' CLIP."""
+
+    def prepare(self, image: Image) -> Float[Tensor, "channels height width"]:
+        """The picture as the image tower wants it, on the CPU."""
+
+    def embed_images(self, pixels: Float[Tensor, "images channels height width"]) -> Float[Tensor, "images dim"]:
+        """Unit-length embeddings, on the CPU."""
+
+    def embed_texts(self, texts: Sequence[str]) -> tuple[Float[Tensor, "texts dim"], list[bool]]:
+        """A row a text on the CPU, unit-length unless the text was split; and which texts had to be split."""
+
+
+def image_relevance(
+    image: Float[Tensor, " dim"], texts: Float[Tensor, "texts dim"], floor: bool = True
+) -> Float[Tensor, " texts"]:
+    """R_I(s) = max(100 * cos(image, s), 0): equation 3 of the paper; without `floor` 100 * cos, as the authors' code.
+
+    `image` has unit length; a row of `texts` has unit length, or is the mean of the unit vectors of a long text's
+    chunks: its product with the image is then the mean of the chunks' cosines.
+    """
+    relevance = 100.0 * (texts @ image)
+    return relevance.clamp_min(0.0) if floor else relevance
+
+
+@dataclass
+class OpenClip:
+    """A contrastive model loaded by open_clip, with the transform and the tokenizer that belong to it."""
+
+    model: Any
+    transform: Any
+    tokenizer: Any
+    device: torch.device
+
+    def __post_init__(self) -> None:
+        self._fitter = TextFitter(self.tokenizer)
+
+    def prepare(self, image: Image) -> Float[Tensor, "channels height width"]:
+        pixels: Tensor = self.transform(image)
+        return pixels
+
+    @torch.inference_mode()
+    def embed_images(self, pixels: Float[Tensor, "images channels height width"]) -> Float[Tensor, "images dim"]:
+        return normalize(self.model.encode_image(pixels.to(self.device)).float(), dim=-1).cpu()
+
+    @torch.inference_mode()
+    def embed_texts(self, texts: Sequence[str]) -> tuple[Float[Tensor, "texts dim"], list[bool]]:
+        """Embed each text; one that is longer than the tower's context is never cut.
+
+        A long text is split at its clauses (at words where a clause is too long itself) into chunks that fit, and its
+        row is the mean of the chunks' unit vectors, so that its relevance is the mean of theirs.
+        """
+        chunks = [split_to_fit(text, self._fitter.fits) for text in texts]
+        rows = self._embed([chunk for parts in chunks for chunk in parts])
+        sizes = [len(parts) for parts in chunks]
+        means = torch.stack([part.mean(dim=0) for part in rows.split(sizes)])
+        return means, [size > 1 for size in sizes]
+
+    def _embed(self, texts: list[str], rows_at_once: int = 256) -> Float[Tensor, "texts dim"]:
+        done = []
+        for start in range(0, len(texts), rows_at_once):
+            tokens = self.tokenizer(texts[start : start + rows_at_once]).to(self.device)
+            done.append(normalize(self.model.encode_text(tokens).float(), dim=-1).cpu())
+        return torch.cat(done)
+
+
+def load_relevance(settings: RewardSettings) -> OpenClip:
+    """Load the model that `reward.model` names, in float32, ready to embed.
+
+    `miniature` is the shipped one; a directory is read in open_clip's local-dir layout; anything else is spelled as
+    open_clip spells it: `NAME:PRETRAINED` (`ViT-L-14-336:openai`; PRETRAINED may be a file) or `hf-hub:OWNER/NAME`.
+
+    Raises:
+        InputError: the model is not there, has no weights, or its tokenizer does not belong to it.
+    """
+    import open_clip
+
+    name, pretrained = _spelled(settings.model)
+    device = resolve_device(settings.device)
+    try:
+        model, transform = open_clip.create_model_from_pretrained(name, pretrained=pretrained, device=device)
+        tokenizer = open_clip.get_tokenizer(name)
+    except Exception as error:  # open_clip, the hub's client, torch and safetensors each have their own
+        raise InputError(
+            f"cannot load the image relevance model reward.model = {settings.model!r}: {error}\n"
+            "Expected 'miniature', a directory with open_clip_config.json and open_clip_model.safetensors, "
+            "'NAME:PRETRAINED' such as 'ViT-L-14-336:openai', or 'hf-hub:OWNER/NAME'. Is the name right "
+            "(python -c 'import open_clip; print(open_clip.list_pretrained())'), and is the hub within reach? "
+            "Without network, fetch the model once on another machine and give its directory."
+        ) from error
+    return OpenClip(model.eval(), transform, tokenizer, device)
+
+
+def _spelled(model: str) -> tuple[str, str | None]:
+    """(model name, pretrained tag) as open_clip wants them."""
+    if model == "miniature":
+        from csr_core.miniature.weights import shipped
+
+        return f"local-dir:{_checked_folder(Path(shipped('clip')))}", None
+    if model.startswith("hf-hub:"):
+        return model, None
+    folder = Path(model.removeprefix("local-dir:"))
+    if model.startswith("local-dir:") or folder.is_dir():
+        return f"local-dir:{_checked_folder(folder)}", None
+    name, colon, pretrained = model.partition(":")
+    if not colon or not pretrained:
+        # open_clip would take a bare name, and build the model with random weights.
+        raise InputError(
+            f"reward.model is {model!r}: that is no directory, and a model's name needs its weights after a colon, "
+            "such as 'ViT-L-14-336:openai'. Mistyped path, or the tag forgotten?"
+        )
+    return name, pretrained
+
+
+def _checked_folder(folder: Path) -> Path:
+    """`folder`, once it is certain that open_clip will read weights and the right tokenizer from it.
+
+    open_clip itself starts from random weights where there are none, and falls back to its own tokenizer where the
+    configuration names none: both would give rewards that look like numbers and mean nothing.
+    """
+    file = folder / "open_clip_config.json"
+    if not file.is_file():
+        raise InputError(f"reward.model: {file} is missing; expected a directory in open_clip's local-dir layout")
+    try:
+        text = json.loads(file.read_text("utf-8"))["model_cfg"]["text_cfg"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"reward.model: {file} is not a configuration of open_clip ({error!r}); copy it again"
+        ) from error
+    if not any(folder.glob("*.safetensors")):
+        raise InputError(
+            f"reward.model: {folder} holds no *.safetensors, so there are no weights to load (pickled .bin and .pt "
+            "files are not read); save them as open_clip_model.safetensors"
+        )
+    names_one = bool(text.get("hf_tokenizer_name") or text.get("hf_model_name"))
+    if not names_one and text.get("vocab_size", _SIMPLE_VOCABULARY) != _SIMPLE_VOCABULARY:
+        raise InputError(
+            f"reward.model: {file} has a vocabulary of {text['vocab_size']} and no text_cfg.hf_tokenizer_name, so "
+            f"open_clip would use its own tokenizer of {_SIMPLE_VOCABULARY} tokens: put the tokenizer's files into "
+            f"{folder} and set hf_tokenizer_name to any non-empty name"
+        )
+    if names_one and not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
+        raise InputError(
+            f"reward.model: {file} names a tokenizer but {folder} holds no tokenizer.json: "
+            "copy the tokenizer's files there"
+        )
+    return folder

@@ -1,0 +1,127 @@
+"""`csr run` end to end: what it leaves, what a second run does, what a kill costs, what must not matter."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from csr_core.layout import Layout
+from csr_core.loop import iterate
+from csr_core.records import CANDIDATES, SCORES, read_json, read_table
+from tests.e2e.conftest import SMALL, csr, pairs, sets, small_settings
+
+
+def test_a_run_leaves_every_file_in_its_form(finished: Path) -> None:
+    layout = Layout(finished)
+    candidates = read_table(layout.candidates(1), CANDIDATES)
+    scores = read_table(layout.scores(1), SCORES)
+    assert len(candidates) == len(scores) > 12
+    assert [row["node"] for row in candidates] == [row["node"] for row in scores]
+    assert pairs(finished)
+    assert (layout.model(1) / "adapter_config.json").is_file()
+    for k in (0, 1):
+        metrics = read_json(layout.metrics(k))
+        assert set(metrics) == {"test", "shifted"}
+        for values in metrics.values():
+            for name in ("chair_i", "chair_s", "recall", "words", "pope_accuracy", "pope_f1", "pope_yes_ratio"):
+                assert values[name]["low"] <= values[name]["value"] <= values[name]["high"]
+                assert values[name]["n"] > 0
+
+
+def test_mlflow_has_the_metrics_by_iteration(finished: Path) -> None:
+    import mlflow
+
+    client = mlflow.MlflowClient(f"sqlite:///{finished / 'mlruns' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("csr")
+    assert experiment is not None
+    parents = client.search_runs([experiment.experiment_id], "tags.mlflow.parentRunId IS NULL")
+    history = client.get_metric_history(parents[-1].info.run_id, "test/chair_i")
+    assert [point.step for point in history] == [0, 1]
+    assert history[1].value == pytest.approx(read_json(Layout(finished).metrics(1))["test"]["chair_i"]["value"])
+
+
+def test_a_second_run_does_nothing_and_says_the_same(finished: Path) -> None:
+    made = {path: path.stat().st_mtime_ns for path in (finished / "data").rglob("*") if path.is_file()}
+    done = csr(finished, "run", *sets(SMALL))
+    assert "iteration 1" in done.stdout
+    assert made == {path: path.stat().st_mtime_ns for path in (finished / "data").rglob("*") if path.is_file()}
+    assert "up to date" in csr(finished, "stage", "generate", "--iteration", "1", *sets(SMALL)).stdout
+
+
+def test_a_deleted_output_is_made_again(finished: Path) -> None:
+    before = pairs(finished)
+    (Layout(finished).preferences(1) / "preferences.parquet").unlink()
+    csr(finished, "run", *sets(SMALL))
+    assert pairs(finished) == before
+
+
+def test_report_is_one_file_with_the_table(finished: Path) -> None:
+    done = csr(finished, "report")
+    page = (finished / "reports" / "report.html").read_text()
+    assert "CHAIR_i" in done.stdout
+    assert "iteration 1" in page
+    assert "http" not in page.replace("http-equiv", "")
+
+
+@pytest.mark.parametrize("stage", ["generate", "score", "finetune", "evaluate"])
+def test_killed_in_any_stage_the_next_run_ends_the_same(finished: Path, tmp_path: Path, stage: str) -> None:
+    csr(tmp_path, "init", "--preset", "steady")
+    earlier = ["prepare", "generate", "score", "pair", "finetune"]
+    iteration = "0" if stage == "evaluate" else "1"
+    csr(tmp_path, "stage", "prepare", "--iteration", iteration, *sets(SMALL))
+    for name in earlier[1 : earlier.index(stage)] if iteration == "1" else []:
+        csr(tmp_path, "stage", name, "--iteration", "1", *sets(SMALL))
+    kill_when_working(tmp_path, stage, iteration)
+    for name in [*earlier[1:], stage] if iteration == "1" else [stage]:
+        csr(tmp_path, "stage", name, "--iteration", iteration, *sets(SMALL))
+    if iteration == "1":
+        assert pairs(tmp_path) == pairs(finished)
+    else:
+        assert read_json(Layout(tmp_path).metrics(0)) == read_json(Layout(finished).metrics(0))
+
+
+def kill_when_working(folder: Path, stage: str, iteration: str) -> None:
+    """Start the stage in its own process group and kill -9 it once it has begun to write."""
+    command = [sys.executable, "-m", "csr_core.stages", stage, "--iteration", iteration, *sets(SMALL)]
+    process = subprocess.Popen(command, cwd=folder, start_new_session=True)
+    unfinished = folder / ".csr" / "unfinished"
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if any(path.is_file() for path in unfinished.glob(f"{stage}@*/**/*")):
+            break
+        time.sleep(0.01)
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ["generate.batch_size=1", "reward.batch_size=1", "evaluate.batch_size=1"],
+        ["generate.shard_size=5"],
+        ["generate.workers=2"],
+    ],
+    ids=["batch", "shard", "workers"],
+)
+def test_batch_shards_and_workers_do_not_change_the_pairs(finished: Path, tmp_path: Path, changes: list[str]) -> None:
+    from csr_core.stages.plan import plan
+    from csr_core.stages.runner import run_stage
+
+    settings, layout = small_settings(tmp_path, *changes), Layout(tmp_path)
+    for name in ("prepare", "generate", "score", "pair"):
+        run_stage(plan(name, 1, settings, layout), layout)
+    assert pairs(tmp_path) == pairs(finished)
+
+
+def test_the_plain_loop_makes_the_same_as_the_flow(finished: Path, tmp_path: Path) -> None:
+    iterate(small_settings(tmp_path), Layout(tmp_path))
+    assert pairs(tmp_path) == pairs(finished)
+    ours, theirs = (read_json(Layout(root).metrics(1))["test"] for root in (tmp_path, finished))
+    assert {name: value["value"] for name, value in ours.items()} == pytest.approx(
+        {name: value["value"] for name, value in theirs.items()}, abs=0.02, nan_ok=True
+    )

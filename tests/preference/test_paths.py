@@ -1,0 +1,43 @@
+import pytest
+
+from csr_core.preference.paths import complete_answers
+from tests.preference.trees import node, small_tree
+
+
+@pytest.mark.parametrize(
+    ("rule", "values"),
+    [
+        ("sum", {(2,): 4.0, (1, 3): 12.0, (1, 4): 16.0}),
+        ("mean", {(2,): 4.0, (1, 3): 6.0, (1, 4): 8.0}),
+        ("centred_sum", {(2,): -1.0, (1, 3): 2.0, (1, 4): 6.0}),
+        ("rank_mean", {(2,): 2.0, (1, 3): 4.0, (1, 4): 16 / 3}),  # the root counts among the nodes
+    ],
+)
+def test_scores_of_a_small_tree(rule, values) -> None:
+    answers = complete_answers(small_tree(), rule)
+    assert {answer.nodes: answer.value for answer in answers} == pytest.approx(values)
+
+
+def test_text_is_the_sentences_joined_without_outer_space() -> None:
+    texts = {answer.nodes: answer.text for answer in complete_answers(small_tree(), "sum")}
+    assert texts == {(2,): "A cat.", (1, 3): "A dog. A bus.", (1, 4): "A dog. A bed."}
+
+
+def test_dropped_node_takes_its_answers_along() -> None:
+    tree = small_tree()
+    tree[1].update(dropped="clean", reward=None)
+    tree[3].update(dropped="ancestor", reward=None)
+    tree[4].update(dropped="ancestor", reward=None)
+    assert [answer.nodes for answer in complete_answers(tree, "sum")] == [(2,)]
+
+
+def test_ending_without_text_is_no_sentence() -> None:
+    tree = [node(0, None, "", None), node(1, 0, " A dog.", 10.0), node(2, 1, "", None, final=True)]
+    (answer,) = complete_answers(tree, "mean")
+    assert (answer.value, answer.sentences, answer.text, answer.nodes) == (10.0, ("a dog.",), "A dog.", (1, 2))
+
+
+def test_tree_without_a_final_leaf_or_without_text_has_no_answer() -> None:
+    assert complete_answers([node(0, None, "", None), node(1, 0, " A dog.", 1.0)], "sum") == []
+    assert complete_answers([node(0, None, "", None, final=True)], "centred_sum") == []
+    assert complete_answers([node(0, None, "", None), node(1, 0, "", None, final=True)], "sum") == []
