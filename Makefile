@@ -11,7 +11,6 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 
 demo: .venv/installed        ## three iterations on the embedded tiny world, then the table (about 6 minutes)
 	$(BIN)/csr run
-	$(BIN)/csr report
 
 test: .venv/installed        ## every test (about 10 minutes)
 	$(BIN)/python -m pytest

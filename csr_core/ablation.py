@@ -55,7 +55,7 @@ def ablate(
 ) -> None:
     """Run the configurations (all, or those named in `only`) with seeds 0 .. seeds - 1, `jobs` runs at a time.
 
-    `overrides` hold for every configuration. Runs lie in `out/NAME/seed_S`; beside them a table, a plot and results.json.
+    `overrides` hold for every configuration. Runs lie in `out/NAME/seed_S`; beside them table, plot, results.json.
 
     Raises:
         SettingsError: no such configuration, or settings that cannot be used.

@@ -164,4 +164,11 @@ class Settings(_Section):
                 f"reward.combine is {self.reward.combine!r} and pair.path_score is {self.pair.path_score!r}: "
                 "ranks and 'rank_mean' go together (as in the authors-code preset); change one of them"
             )
+        if ranks and self.reward.repeats_earn_nothing:
+            raise ValueError("reward.repeats_earn_nothing has no meaning for ranks: set it to false")
+        if self.generate.keep_by == "reward" and self.reward.likelihood == "beam_score":
+            raise ValueError(
+                "generate.keep_by is 'reward', but reward.likelihood is 'beam_score', which the growing tree does not "
+                "know yet: set keep_by to 'likelihood' (as the authors) or another form of likelihood"
+            )
         return self

@@ -75,9 +75,9 @@ def conclusion(runs: list[dict[str, Any]]) -> str:
     return text + "."
 
 
-def write_report(layout: Layout, out: Path) -> None:
+def write_report(layout: Layout, out: Path, iterations: int | None = None) -> None:
     """Write one self-contained HTML page: curves, the table, the conclusion."""
-    runs = load_metrics(layout)
+    runs = load_metrics(layout, iterations)
     picture = base64.b64encode(plot_metrics({"run": runs})).decode()
     page = (
         "<!doctype html><html lang='en'><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
@@ -85,7 +85,7 @@ def write_report(layout: Layout, out: Path) -> None:
         "pre{overflow-x:auto;background:#f6f6f6;padding:1rem}img{max-width:100%}</style>"
         f"<h1>Calibrated Self-Rewarding</h1><p>{html.escape(conclusion(runs))}</p>"
         f"<img alt='metrics by iteration' src='data:image/png;base64,{picture}'>"
-        f"<pre>{html.escape(metrics_table(layout))}</pre></html>"
+        f"<pre>{html.escape(metrics_table(layout, iterations))}</pre></html>"
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page, "utf-8")

@@ -75,7 +75,7 @@ def run(
     params: Params = Path("params.yaml"),
     overrides: Overrides = None,
 ) -> None:
-    """Run the iterations as the Prefect flow, on a server where one answers and without one otherwise."""
+    """Run the iterations as the Prefect flow, on its server or without one; print the table and write the report."""
     from csr_core.checks import refuse_missing_files
     from csr_core.params import load_settings
 
@@ -85,7 +85,7 @@ def run(
     from flows.iterate import csr
 
     csr(iterations=iterations, params=str(params), overrides=overrides or [])
-    _print_report(iterations or settings.iterations)
+    _report(Path("reports/report.html"), iterations or settings.iterations)
 
 
 @app.command()
@@ -107,12 +107,7 @@ def stage(
 @app.command()
 def report(out: Annotated[Path, typer.Option(help="The HTML file.")] = Path("reports/report.html")) -> None:
     """Print the metrics by iteration, and write them with their curves as one HTML file."""
-    from csr_core.layout import Layout
-    from csr_core.report import write_report
-
-    _print_report(None)
-    write_report(Layout(), out)
-    print(f"wrote {out}")
+    _report(out, None)
 
 
 @app.command()
@@ -206,11 +201,13 @@ def _reach_prefect() -> None:
     os.environ["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] = "true"
 
 
-def _print_report(iterations: int | None) -> None:
+def _report(out: Path, iterations: int | None) -> None:
     from csr_core.layout import Layout
-    from csr_core.report import metrics_table
+    from csr_core.report import metrics_table, write_report
 
     print(metrics_table(Layout(), iterations))
+    write_report(Layout(), out, iterations)
+    print(f"\nThe page with the curves: {out}")
 
 
 def _print_metrics(metrics: dict[str, Any], as_json: bool) -> None:

@@ -144,7 +144,8 @@ def _usable_row(policy: Policy, entry: dict[str, Any], max_pixels: int, max_toke
     answers = {side: _text_of(entry, side, "assistant") for side in ("chosen", "rejected")}
     if len(entry["images"] or []) != 1:
         raise InputError(f"expected one picture, came {len(entry['images'] or [])}")
-    row = {"prompt_id": str(entry["prompt_id"]), "images": list(entry["images"]), "prompt": question, **answers}
+    row: dict[str, Any] = {"prompt_id": str(entry["prompt_id"]), "images": list(entry["images"]), "prompt": question}
+    row |= answers
     for side, answer in answers.items():
         row[f"{side}_ids"] = answer_ids(policy, question, answer)
         _no_placeholders(policy, row[f"{side}_ids"], side)

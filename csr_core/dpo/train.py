@@ -18,6 +18,7 @@ import hashlib
 import json
 import math
 import shutil
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,7 +71,8 @@ def train(policy: Policy, pairs: Pairs, settings: FinetuneSettings, seed: int, m
     steps = total_steps(len(pairs.rows), settings)
     fresh = not is_adapted(policy.model)
     _same_run(work, pairs, settings, seed)
-    with Progress("finetune", total=steps, unit="steps") as bar:
+    with Progress("finetune", total=steps, unit="steps") as bar, warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # the libraries' deprecations of each other's names
         trainer = DPOTrainer(
             model=policy.model,
             args=trainer_settings(policy, settings, steps, seed, work),

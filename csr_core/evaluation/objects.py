@@ -21,7 +21,7 @@ from typing import Any
 _TOKEN = re.compile(r"[^\W_]+(?:[-'’][^\W_]+)*|\S")
 _POSSESSIVE = re.compile(r"['’]s$")
 _LONGEST = 3  # words in a phrase
-_PLURAL_ENDS = ("s", "en", "ice", "eese", "eople")  # of the list's words; spares the library most other words
+_IRREGULAR_ENDS = ("men", "mice", "geese")  # of plurals that do not begin as their singular
 
 
 @cache
@@ -57,7 +57,7 @@ def _phrases() -> dict[tuple[str, ...], tuple[str, str | None]]:
 
 @cache
 def _inflector() -> Any:
-    import inflect  # takes seconds: texts without unknown plurals, such as the miniature's, do without
+    import inflect  # takes seconds to load: texts without plurals, such as the miniature's, do without
 
     return inflect.engine()
 
@@ -69,11 +69,12 @@ class ObjectParser:
         self.published = published
         self._phrases = _phrases()
         misses = word_list()["published_misses"] if published else []
-        # A single word is missed in this very form alone ("bus" is, "buses" is not); a phrase in every form.
+        # A single word is missed in this very form alone ("bus" is, "buses" is not); a phrase in singular and plural.
         self._lost = {word for word in misses if " " not in word}
-        for word in set(misses) - self._lost:
-            self._phrases.pop(tuple(word.split()))
+        self._phrases |= {tuple(word.split()): (word, None) for word in set(misses) - self._lost}
         self._known = {word for phrase in self._phrases for word in phrase}
+        # What a regular plural begins with: "cars", "pupp|ies", "cal|ves", "kni|ves".
+        self._stems = {re.sub("(y|f|fe)$", "", word) for word in self._known}
         self._irregular = dict(word_list()["irregular"])  # what the library gets wrong
         self._singulars: dict[str, str] = {}
 
@@ -85,10 +86,17 @@ class ObjectParser:
         """
         if word not in self._singulars:
             made: str | bool = self._irregular.get(word, False)
-            if not made and word not in self._known and word.endswith(_PLURAL_ENDS):
+            if not made and self._may_be_plural(word):
                 made = _inflector().singular_noun(word)
             self._singulars[word] = made if isinstance(made, str) and made in self._known else word
         return self._singulars[word]
+
+    def _may_be_plural(self, word: str) -> bool:
+        """Whether asking the library is worth its time: it takes seconds to load, and 0.6 ms a word."""
+        if word in self._known:
+            return False
+        begins = word.endswith("s") and any(word[:length] in self._stems for length in range(2, len(word)))
+        return begins or word.endswith(_IRREGULAR_ENDS)
 
     def mentions(self, text: str) -> list[str]:
         """The category of each mention in `text`, in order; longer phrases go before shorter ones."""

@@ -138,7 +138,10 @@ def _json(path: Path, text: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise InputError(f"{path}, line {error.lineno}: broken JSON ({error.msg}); was the file cut off?") from error
+        raise InputError(
+            f"{path}, line {error.lineno}: broken JSON ({error.msg}). Expected one JSON document: was the file "
+            "cut off, or is it one of captions or answers, with an object a line?"
+        ) from error
 
 
 def _text(path: Path) -> str:

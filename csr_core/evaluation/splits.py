@@ -57,9 +57,9 @@ def read_split(name: str, folder: Path, count: int | None = None) -> Split:
             f"{' or '.join(QUESTION_FILES)}, or POPE's files named *pope*.json"
         )
     if count is not None:
-        paths = list(dict.fromkeys(row["path"] for row in (*split.captions, *split.questions)))[:count]
-        split.captions = [row for row in split.captions if row["path"] in set(paths)]
-        split.questions = [row for row in split.questions if row["path"] in set(paths)]
+        chosen = set(list(dict.fromkeys(row["path"] for row in (*split.captions, *split.questions)))[:count])
+        split.captions = [row for row in split.captions if row["path"] in chosen]
+        split.questions = [row for row in split.questions if row["path"] in chosen]
     return split
 
 

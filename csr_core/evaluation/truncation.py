@@ -71,7 +71,7 @@ def control_at_recall(points: Sequence[ControlPoint], recall: float) -> list[Ite
 
     Between two points, a share w of the captions is cut at k + 1 and the rest at k: in expectation the recall is then
     (1 - w) recall_k + w recall_{k+1}, which fixes w, and every caption counts (1 - w) of its counts at k and w of those
-    at k + 1. A recall beyond the control's own range takes the nearest end: the first sentence alone, or whole captions.
+    at k + 1. A recall beyond the control's own range takes the nearest end: first sentences alone, or whole captions.
     """
     if not points:
         return []

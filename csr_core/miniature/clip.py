@@ -126,6 +126,7 @@ def save(model: torch.nn.Module, config: dict[str, Any], out: Path) -> None:
     text = json.dumps({"model_cfg": config, "preprocess_cfg": preprocess}, indent=2)
     (out / "open_clip_config.json").write_text(text + "\n", encoding="utf-8")
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, out / "open_clip_model.safetensors")
+    (out / "open_clip_model.safetensors").chmod(0o644)  # safetensors makes it readable by its owner alone
     clip_tokenizer().save_pretrained(out)
 
 

@@ -23,9 +23,9 @@ class Hypothesis:
     """One finished sequence of generated tokens.
 
     ids: without the ending token. score: (sum of log p - sum of penalties) / generated length, the ending token counted
-    in both. log_likelihood: of `ids` alone, nats, penalties left out. end, end_log_p: the ending token and its log p, if one
-    was taken (otherwise the limit cut the sequence, or the caller closed it). final: the caller's word on a sequence
-    without an ending token, that the whole response ends with it.
+    in both. log_likelihood: of `ids` alone, nats, penalties left out. end, end_log_p: the ending token and its log p,
+    if one was taken (otherwise the limit cut the sequence, or the caller closed it). final: the caller's word on a
+    sequence without an ending token, that the whole response ends with it.
     """
 
     ids: tuple[int, ...]
@@ -72,7 +72,7 @@ class DiverseBeams:
         self.hypotheses: list[list[list[Hypothesis]]] = [[[] for _ in range(groups)] for _ in range(problems)]
         self.worst = torch.full((problems, groups), 1e9, **self._double)
         self.full = torch.zeros(problems, groups, dtype=torch.bool, device=device)  # B hypotheses found
-        # row_of[p, g, b]: the row of the caller's logits that belongs to a beam; every beam starts on its problem's row.
+        # row_of[p, g, b]: the row of the caller's logits that belongs to a beam; at first its problem's row.
         self.row_of = torch.arange(problems, device=device)[:, None, None].expand(shape).clone()
 
     @property

@@ -1,12 +1,14 @@
-"""Forward passes of a search: each node's picture, prompt and answer so far once, then one token a row and step.
+"""Forward passes of a search: each prompt with its picture once, each node's answer so far once, then token by token.
 
-What a search needs of it is `NodeDecoder` alone: `logits` for the present rows, and `advance` to rows that continue some of
-them. Here a row that is continued twice copies its cache; decoding that shares prefixes can take this file's place.
+What a search needs of it is `NodeDecoder` alone: `logits` for the present rows, and `advance` to rows that continue
+some of them. Here a row that is continued twice copies its cache; decoding that shares prefixes can take this file's
+place.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,6 +16,67 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from csr_core.policy import Policy, PromptInputs, collate
+
+
+@dataclass(frozen=True)
+class _Prefix:
+    """A prompt and its picture after their forward pass.
+
+    layers: keys and values of each language layer, [heads, prompt, head size]. offset: for families whose picture
+    positions are counted otherwise (Qwen-VL), what is to be added to a token's number to get its position.
+    """
+
+    prompt: PromptInputs
+    layers: list[tuple[Tensor, Tensor]]
+    logits: Float[Tensor, " vocab"]
+    offset: Int[Tensor, " one"]
+
+
+class Prefixes:
+    """Keys and values of the prompts that are being grown, so that no picture is looked at twice.
+
+    They take about the memory of one row of a decode batch each; `clear` when their trees are finished.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.encoded = 0  # prompts sent through the model so far
+        self._kept: dict[int, _Prefix] = {}
+
+    def clear(self) -> None:
+        self._kept.clear()
+
+    @torch.inference_mode()
+    def get(self, prompts: Sequence[PromptInputs]) -> list[_Prefix]:
+        """The prefixes of `prompts`, the missing ones computed in one batch."""
+        new = list({id(prompt): prompt for prompt in prompts if id(prompt) not in self._kept}.values())
+        if new:
+            self._kept.update(zip(map(id, new), self._encode(new), strict=True))
+            self.encoded += len(new)
+        return [self._kept[id(prompt)] for prompt in prompts]
+
+    def _encode(self, prompts: Sequence[PromptInputs]) -> list[_Prefix]:
+        cache = _new_cache()
+        inputs: dict[str, Any] = collate(prompts, [[]] * len(prompts), self.policy.pad_id, self.policy.device)
+        inner = _inner(self.policy.model)
+        if not hasattr(inner, "get_rope_index"):
+            inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+        out = self.policy.model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        offsets = getattr(inner, "rope_deltas", None)
+        if offsets is None:
+            offsets = torch.zeros(len(prompts), 1, dtype=torch.long, device=self.policy.device)
+        logits = _logits(out)
+        return [
+            _Prefix(
+                prompt,
+                # A clone, so that the padded batch need not be kept for it.
+                [(layer.keys[row, :, -prompt.length :].clone(), layer.values[row, :, -prompt.length :].clone())
+                 for layer in cache.layers],
+                logits[row].clone(),
+                offsets[row].clone(),
+            )
+            for row, prompt in enumerate(prompts)
+        ]  # fmt: skip
 
 
 class NodeDecoder:
@@ -25,20 +88,25 @@ class NodeDecoder:
     logits: Float[Tensor, "rows vocab"]
 
     @torch.inference_mode()
-    def __init__(self, policy: Policy, prompts: Sequence[PromptInputs], written: Sequence[Sequence[int]]) -> None:
+    def __init__(self, prefixes: Prefixes, prompts: Sequence[PromptInputs], written: Sequence[Sequence[int]]) -> None:
         """`written`: the token ids of each node's answer so far."""
-        from transformers import DynamicCache
-
-        self._policy = policy
-        self._cache: Any = DynamicCache(config=policy.model.config)
-        inputs = collate(prompts, written, policy.pad_id, policy.device)
-        self._mask = inputs["attention_mask"]
-        if not self._own_positions():
-            inputs["position_ids"] = (self._mask.cumsum(-1) - 1).clamp(min=0)
-        out = policy.model(**inputs, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
-        self._next = self._mask.sum(-1, keepdim=True)  # position of the token to come
-        self._offsets = getattr(self._inner(), "rope_deltas", None)
-        self._keep(out)
+        self._policy = prefixes.policy
+        known = prefixes.get(prompts)
+        self._cache, self._mask = _join(known)
+        self._offset = torch.stack([prefix.offset for prefix in known])
+        self._next = self._mask.sum(-1, keepdim=True)  # number of tokens so far
+        self._dimensions = 3 if hasattr(_inner(self._policy.model), "get_rope_index") else 0
+        if any(written):
+            ids, mask = _left_padded(written, self._policy.pad_id, self._policy.device)
+            numbers = self._next + (mask.cumsum(-1) - 1).clamp(min=0)
+            self._next = self._next + mask.sum(-1, keepdim=True)
+            self._forward(ids, mask, numbers)
+            # A node without an answer so far has only padding here; its logits are the prompt's own.
+            bare = torch.tensor([not ids for ids in written], device=self.logits.device)
+            if bare.any():
+                self.logits = torch.where(bare[:, None], torch.stack([one.logits for one in known]), self.logits)
+        else:
+            self.logits = torch.stack([prefix.logits for prefix in known])
 
     @torch.inference_mode()
     def advance(self, parents: Int[Tensor, " next"], tokens: Int[Tensor, " next"]) -> None:
@@ -47,34 +115,76 @@ class NodeDecoder:
         if not torch.equal(parents, torch.arange(len(self._mask), device=parents.device)):
             self._cache.batch_select_indices(parents)
             self._mask, self._next = self._mask[parents], self._next[parents]
-            if self._offsets is not None:
-                self._offsets = self._offsets[parents]
-        self._mask = torch.cat([self._mask, self._mask.new_ones(len(parents), 1)], dim=-1)
-        inputs: dict[str, Any] = {"input_ids": tokens[:, None], "attention_mask": self._mask}
-        if self._own_positions():
-            self._inner().rope_deltas = self._offsets
-        else:
-            inputs["position_ids"] = self._next
-        out = self._policy.model(**inputs, past_key_values=self._cache, use_cache=True)
+            self._offset = self._offset[parents]
+        self._forward(tokens[:, None], self._mask.new_ones(len(parents), 1), self._next)
         self._next = self._next + 1
-        self._keep(out)
 
-    def _keep(self, out: Any) -> None:
-        logits = out.logits[:, -1].float()
-        self.logits = logits.cpu() if logits.device.type == "mps" else logits
-
-    def _inner(self) -> Any:
-        """The model without its head, and without PEFT's wrapping."""
-        model = self._policy.model
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
-        return getattr(base, "model", base)
-
-    def _own_positions(self) -> bool:
-        """Families with positions in several dimensions (Qwen-VL) work them out from the mask and a row's offset."""
-        return hasattr(self._inner(), "get_rope_index")
+    def _forward(
+        self, ids: Int[Tensor, "rows new"], mask: Int[Tensor, "rows new"], numbers: Int[Tensor, "rows new"]
+    ) -> None:
+        """Append `ids`, the tokens number `numbers` of their rows, and keep the logits after the last."""
+        self._mask = torch.cat([self._mask, mask], dim=-1)
+        positions = numbers + self._offset
+        if self._dimensions:
+            positions = positions.expand(self._dimensions, *positions.shape)
+        out = self._policy.model(
+            input_ids=ids,
+            attention_mask=self._mask,
+            position_ids=positions,
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        self.logits = _logits(out)
 
 
 def context_length(policy: Policy) -> int | None:
     """The most tokens the language model can read, where its configuration tells."""
     found = getattr(policy.model.config.get_text_config(), "max_position_embeddings", None)
     return int(found) if found else None
+
+
+def _new_cache() -> Any:
+    from transformers import DynamicCache
+
+    # Without the model's configuration every layer keeps all tokens, also those whose attention has a window: what lies
+    # outside of it is masked, and rows of unlike padding can be cut out and joined.
+    return DynamicCache()
+
+
+def _join(prefixes: Sequence[_Prefix]) -> tuple[Any, Int[Tensor, "rows prompt"]]:
+    """One cache of many prefixes, padded on the left, and its attention mask."""
+    cache, longest = _new_cache(), max(prefix.prompt.length for prefix in prefixes)
+    for index, parts in enumerate(zip(*(prefix.layers for prefix in prefixes), strict=True)):
+        keys, values = (torch.stack([_pad_left(part[side], longest) for part in parts]) for side in (0, 1))
+        cache.update(keys, values, index)
+    device = prefixes[0].layers[0][0].device
+    mask = torch.zeros(len(prefixes), longest, dtype=torch.long, device=device)
+    for row, prefix in enumerate(prefixes):
+        mask[row, longest - prefix.prompt.length :] = 1
+    return cache, mask
+
+
+def _pad_left(rows: Float[Tensor, "heads prompt size"], longest: int) -> Float[Tensor, "heads longest size"]:
+    return torch.nn.functional.pad(rows, (0, 0, longest - rows.shape[1], 0))
+
+
+def _left_padded(
+    written: Sequence[Sequence[int]], pad_id: int, device: torch.device
+) -> tuple[Int[Tensor, "rows new"], Int[Tensor, "rows new"]]:
+    """Token ids and attention mask."""
+    longest = max(map(len, written))
+    ids = torch.tensor([[pad_id] * (longest - len(row)) + list(row) for row in written], device=device)
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in written], device=device)
+    return ids, mask
+
+
+def _logits(out: Any) -> Float[Tensor, "rows vocab"]:
+    logits: Tensor = out.logits[:, -1].float()
+    return logits.cpu() if logits.device.type == "mps" else logits
+
+
+def _inner(model: Any) -> Any:
+    """The model without its head, and without PEFT's wrapping."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return getattr(base, "model", base)

@@ -12,9 +12,9 @@ from torch import Tensor
 from csr_core.config import GenerateSettings
 from csr_core.policy import Policy, PromptInputs
 from csr_core.search.beams import DiverseBeams, Hypothesis
-from csr_core.search.decoding import NodeDecoder
+from csr_core.search.decoding import NodeDecoder, Prefixes
 from csr_core.search.sampling import Stream, allowed_weights, draw
-from csr_core.search.sentences import SentenceRule
+from csr_core.search.sentences import SentenceRule, TokenRule
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ class Expander:
     policy: Policy
     settings: GenerateSettings
     rule: SentenceRule
+    prefixes: Prefixes
     _forbidden: dict[bool, Bool[Tensor, " vocab"]] = field(default_factory=dict)
 
     @property
@@ -78,10 +79,9 @@ class Expander:
 
     def expand(self, jobs: Sequence[Job]) -> list[list[Sentence]]:
         """Each job's next sentences, siblings in order: as drawn, or best beam first."""
-        decoder = NodeDecoder(self.policy, [job.prompt for job in jobs], [job.written for job in jobs])
         if self.settings.method == "sample":
-            return self._sample(decoder, jobs)
-        return self._beams(decoder, len(jobs))
+            return self._sample(jobs)
+        return [self._siblings(found) for found in self.hypotheses(jobs)]
 
     def forbidden(self, vocab: int, beginning: bool) -> Bool[Tensor, " vocab"]:
         """Tokens never written. A sentence does not begin with the end of the turn: whether the turn ends there was
@@ -94,8 +94,12 @@ class Expander:
             self._forbidden[beginning] = mask
         return self._forbidden[beginning]
 
-    def _sample(self, decoder: NodeDecoder, jobs: Sequence[Job]) -> list[list[Sentence]]:
+    def _decoder(self, jobs: Sequence[Job]) -> NodeDecoder:
+        return NodeDecoder(self.prefixes, [job.prompt for job in jobs], [job.written for job in jobs])
+
+    def _sample(self, jobs: Sequence[Job]) -> list[list[Sentence]]:
         """Equal sentences under way share a row: they fork where they first differ."""
+        decoder = self._decoder(jobs)
         drafts = [[_Draft(stream, row) for stream in job.streams] for row, job in enumerate(jobs)]
         live = [draft for siblings in drafts for draft in siblings]
         for step in range(self.settings.max_sentence_tokens + 1):
@@ -138,12 +142,12 @@ class Expander:
         mean = draft.log_likelihood / len(draft.ids)
         return Sentence(draft.ids, draft.log_likelihood, mean, draft.final)
 
-    def _beams(self, decoder: NodeDecoder, problems: int) -> list[list[Sentence]]:
-        settings, policy = self.settings, self.policy
-        period = getattr(self.rule, "period", None)
-        ends = [period] if self.as_authors else policy.end_ids
+    def hypotheses(self, jobs: Sequence[Job]) -> list[list[Hypothesis]]:
+        """Each job's hypotheses of the diverse beam search, best first."""
+        settings, policy, decoder = self.settings, self.policy, self._decoder(jobs)
+        ends = [self.rule.period] if self.as_authors and isinstance(self.rule, TokenRule) else policy.end_ids
         beams = DiverseBeams(
-            problems,
+            len(jobs),
             settings.beam_groups,
             settings.width // settings.beam_groups,
             settings.diversity_penalty,
@@ -169,8 +173,10 @@ class Expander:
         final = None
         if not self.as_authors and len(tokens):
             decoder.advance(parents, tokens)
-            final = torch.isin(self._likeliest(decoder.logits), torch.tensor(sorted(policy.end_ids), device=self._device))
-        return [self._siblings(found) for found in beams.finish(final)]
+            final = torch.isin(
+                self._likeliest(decoder.logits), torch.tensor(sorted(policy.end_ids), device=self._device)
+            )
+        return beams.finish(final)
 
     def _likeliest(self, logits: Float[Tensor, "rows vocab"]) -> Tensor:
         return logits.masked_fill(self.forbidden(logits.shape[-1], False), float("-inf")).argmax(-1)

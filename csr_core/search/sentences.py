@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -20,11 +20,12 @@ _INITIAL = re.compile(r"(?:^|[\s(\[.])[A-Z]\.$")  # "J. Smith", "U.S."
 _LAST_WORD = re.compile(r"[^\s(\[\"'“‘]+$")
 
 # Written with a full stop and hardly ever at a sentence's end; compared in lower case.
-ABBREVIATIONS = frozenset(
-    "mr. mrs. ms. mx. dr. prof. st. sr. jr. rev. hon. gen. col. capt. lt. sgt. gov. sen. rep. mt. ft. "
-    "e.g. i.e. etc. vs. cf. al. approx. ca. fig. figs. eq. nos. vol. pp. ed. eds. dept. inc. ltd. corp. "
-    "ave. blvd. rd. jan. feb. apr. jun. jul. aug. sep. sept. oct. nov. dec. est. u.s. u.k. a.m. p.m.".split()
-)
+_ABBREVIATIONS = """
+    mr. mrs. ms. mx. dr. prof. st. sr. jr. rev. hon. gen. col. capt. lt. sgt. gov. sen. rep. mt. ft.
+    e.g. i.e. etc. vs. cf. al. approx. ca. fig. figs. eq. nos. vol. pp. ed. eds. dept. inc. ltd. corp. est.
+    ave. blvd. rd. jan. feb. apr. jun. jul. aug. sep. sept. oct. nov. dec. u.s. u.k. a.m. p.m.
+"""
+ABBREVIATIONS = frozenset(_ABBREVIATIONS.split())
 
 
 def may_end(text: str) -> bool:
@@ -124,8 +125,9 @@ def period_id(tokenizer: Any, words: Sequence[str] = ("a", "dog", "image")) -> i
     found = {ids[0] for ids in last if ids and tokenizer.decode(list(ids)).strip() == "."}
     if len(last) != 1 or len(found) != 1:
         raise InputError(
-            "generate.sentence_end is 'token', which needs a tokenizer that writes the full stop after a word as one token "
-            f"of its own; this one ends {[f'{word}.' for word in words]} with {sorted(last)}: set generate.sentence_end: text"
+            "generate.sentence_end is 'token', which needs a tokenizer that writes the full stop after a word as one "
+            f"token of its own; this one ends {[f'{word}.' for word in words]} with {sorted(last)}: "
+            "set generate.sentence_end: text"
         )
     return found.pop()
 
@@ -137,14 +139,3 @@ def _ids(tokenizer: Any, text: str) -> list[int]:
 def sentence_rule(kind: str, tokenizer: Any, size: int) -> SentenceRule:
     """The rule of `generate.sentence_end` for logits of `size` rows."""
     return TextRule(tokenizer, size) if kind == "text" else TokenRule(tokenizer, size)
-
-
-def split_at_sentences(pieces: Iterable[str]) -> list[str]:
-    """The sentences of a text given in pieces, as the streaming rule finds them (for reading and for tests)."""
-    out, text, waiting = [], "", False
-    for piece in pieces:
-        if waiting and not goes_on(text, piece):
-            out, text = [*out, text], ""
-        text += piece
-        waiting = may_end(text)
-    return [*out, text] if text else out

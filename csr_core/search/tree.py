@@ -9,7 +9,7 @@ from typing import Any
 from csr_core.config import GenerateSettings
 from csr_core.policy import Policy, PromptInputs
 from csr_core.reward.ranks import tolerant_order
-from csr_core.search.decoding import context_length
+from csr_core.search.decoding import Prefixes, context_length
 from csr_core.search.expand import Expander, Job, Sentence
 from csr_core.search.sampling import Stream
 from csr_core.search.sentences import sentence_rule
@@ -111,18 +111,34 @@ class Grower:
     """
 
     def __init__(
-        self, policy: Policy, settings: GenerateSettings, seed: int = 0, iteration: int = 0, rewards: Rewards | None = None
+        self,
+        policy: Policy,
+        settings: GenerateSettings,
+        seed: int = 0,
+        iteration: int = 0,
+        rewards: Rewards | None = None,
     ) -> None:
         if settings.keep_by == "reward" and rewards is None:
             raise ValueError("keep_by is 'reward': a function that gives the rewards is needed")
         self.policy, self.settings, self.rewards = policy, settings, rewards
         self.seed, self.iteration = seed, iteration
         vocabulary = int(policy.model.get_output_embeddings().weight.shape[0])
-        self.expander = Expander(policy, settings, sentence_rule(settings.sentence_end, policy.tokenizer, vocabulary))
+        rule = sentence_rule(settings.sentence_end, policy.tokenizer, vocabulary)
+        self.prefixes = Prefixes(policy)
+        self.expander = Expander(policy, settings, rule, self.prefixes)
         self.context = context_length(policy)
 
     def grow(self, trees: Sequence[Tree], on_level: Callable[[int, int], None] | None = None) -> None:
-        """Grow `trees` to their ends, all in step; `on_level(depth, trees still growing)` is called after each level."""
+        """Grow `trees` to their ends; `on_level(depth, trees that grow on)` is called after each level.
+
+        `batch_size` trees grow in step, so that the prompts kept in memory take less than a batch's rows do.
+        """
+        size = self.settings.batch_size
+        for start in range(0, len(trees), size):
+            self._grow(trees[start : start + size], on_level)
+            self.prefixes.clear()
+
+    def _grow(self, trees: Sequence[Tree], on_level: Callable[[int, int], None] | None) -> None:
         growing = [(tree, [tree.nodes[0]]) for tree in trees]
         while growing:
             levels = self._grow_level(growing)

@@ -67,7 +67,7 @@ def _miniature(settings: Settings, iteration: int, out: Path) -> PromptSet:
 
     count = settings.data.per_iteration or 300
     write_split(out, "train", count=count, seed=settings.seed, iteration=iteration, questions_per_image=0)
-    return read_prompts(out / "prompts.jsonl", out / "images")
+    return read_prompts(out / "prompts.jsonl", out)
 
 
 def _own(settings: Settings, iteration: int, out: Path) -> PromptSet:

@@ -80,7 +80,8 @@ def test_batch_by_hand() -> None:
     def sample(ids: list[int], shade: float) -> PromptInputs:
         tokens = torch.tensor(ids)
         return PromptInputs(
-            {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}, {"pixel_values": torch.full((1, 1), shade)}
+            {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)},
+            {"pixel_values": torch.full((1, 1), shade)},
         )
 
     batch = pair_batch([sample([5, 6], 0.25), sample([7], 0.75)], [[8, 2], [9, 9, 2]], [[2], [4, 2]], pad_id=0)

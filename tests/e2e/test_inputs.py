@@ -37,21 +37,21 @@ def test_bad_input_leaves_the_rest_unharmed(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (tmp_path / "world" / "prompts.jsonl").read_text().splitlines()]
     image = rows[0]["image"]
     bad = {
-        "unreadable": {"image": "noise.png"},
-        "truncated": {"image": "cut.png"},
-        "bomb": {"image": "bomb.png"},
-        "missing": {"image": "gone.png"},
+        "unreadable": {"image": "images/noise.png"},
+        "truncated": {"image": "images/cut.png"},
+        "bomb": {"image": "images/bomb.png"},
+        "missing": {"image": "images/gone.png"},
         "empty": {"image": image, "prompt": ""},
         "long": {"image": image, "prompt": "why " * 3000},
     }
     images = tmp_path / "world" / "images"
     (images / "noise.png").write_bytes(b"\x00" * 100)
-    (images / "cut.png").write_bytes((images / image).read_bytes()[:-200])
+    (images / "cut.png").write_bytes((tmp_path / "world" / image).read_bytes()[:-200])
     bomb(images / "bomb.png")
     rows += [{"id": name, "prompt": "Describe the image.", **row} for name, row in bad.items()]
     rows.append({**rows[0], "id": "twice"})
     (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    csr(tmp_path, "init", "--prompts", "p.jsonl", "--images", "world/images")
+    csr(tmp_path, "init", "--prompts", "p.jsonl", "--images", "world")
     done = csr(tmp_path, "stage", "prepare", "--iteration", "1", *sets(SMALL))
     assert "left out 7" in done.stdout
     left_out = {item["prompt_id"] for item in read_json(Layout(tmp_path).prompts(1) / "summary.json")["left_out"]}

@@ -61,7 +61,7 @@ def test_objects_stay_inside_and_apart():
 def companion_rates(split: str) -> tuple[float, float]:
     """How often a companion is in its own place, beside its trigger and without it."""
     beside, without = [], []
-    for scene in world.sample_split(split, 3000, 0):
+    for scene in world.sample_split(split, 1500, 0):
         for trigger, companion in world.PAIRS[scene.place].items():
             (beside if trigger in scene.names else without).append(companion in scene.names)
     return sum(beside) / len(beside), sum(without) / len(without)
