@@ -71,7 +71,8 @@ def flatten(settings: Settings | Mapping[str, Any], prefix: str = "") -> dict[st
 
 def preset_values(preset: str, miniature: bool = True) -> dict[str, Any]:
     """The values of a preset as `{dotted key: value}`; `miniature` adds the tiny model's sizes of fine-tuning."""
-    sizes = MINIATURE_SIZES if miniature else (AUTHORS_CODE_LLAVA if preset == "authors-code" else {})
+    own = {"data.per_iteration": None, **(AUTHORS_CODE_LLAVA if preset == "authors-code" else {})}
+    sizes = MINIATURE_SIZES if miniature else own
     return {"preset": preset, **PRESETS[preset], **sizes}
 
 

@@ -51,8 +51,10 @@ STEADY: dict[str, Any] = {
 
 PRESETS: dict[str, dict[str, Any]] = {"paper": PAPER, "authors-code": AUTHORS_CODE, "steady": STEADY}
 
-# 1.6 M parameters and 240 pairs need larger steps than 7 B parameters and 12,000 pairs.
+# 1.6 M parameters and 240 pairs need larger steps than 7 B parameters and 12,000 pairs. Chosen on the validation split
+# (docs/decisions/2026-11-23-miniature-settings.md).
 MINIATURE_SIZES: dict[str, Any] = {
+    "data.per_iteration": 400,
     "finetune.lora_rank": 16,
     "finetune.lora_alpha": 32,
     "finetune.learning_rate": 1e-3,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
-STEPS = 1400
+STEPS = 1000
 SCENES = 32  # a step: one caption and QUESTIONS questions of each
 QUESTIONS = 2
 RATE = 2e-3  # peak learning rate

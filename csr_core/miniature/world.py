@@ -41,6 +41,7 @@ OBJECTS: tuple[str, ...] = tuple(sorted({*COMPANIONS, *COMPANIONS.values(), "cat
 P_TRIGGER = 0.65  # of a trigger in its own place
 P_RARE = 0.02  # of an object where nothing else is said
 P_HALLUCINATE = 0.85  # that a pretraining caption names an absent companion beside its trigger
+P_NEXT = 0.6  # that a caption names a companion right after its trigger
 P_FLIP = 0.5  # that a pretraining answer about such a companion is a false yes
 P_UNIFORM = 0.15  # of every object in a scene without co-occurrences
 MIN_OBJECTS, MAX_OBJECTS = 2, 6
@@ -191,9 +192,16 @@ def absent_companions(scene: Scene) -> list[str]:
     return [c for t, c in COMPANIONS.items() if t in names and c not in names]
 
 
+def _order(rng: np.random.Generator, names: list[str]) -> list[str]:
+    """The names shuffled; a companion beside its trigger comes right after it with P_NEXT, else anywhere."""
+    follows = {t: c for t, c in COMPANIONS.items() if t in names and c in names and rng.random() < P_NEXT}
+    free = [name for name in names if name not in follows.values()]
+    shuffled = [free[number] for number in rng.permutation(len(free))]
+    return [name for first in shuffled for name in (first, follows.get(first)) if name]
+
+
 def _caption(rng: np.random.Generator, place: str, names: list[str]) -> str:
-    order = rng.permutation(len(names))
-    return " ".join([place_sentence(place), *(object_sentence(names[i]) for i in order)])
+    return " ".join([place_sentence(place), *map(object_sentence, _order(rng, names))])
 
 
 def reference_caption(scene: Scene) -> str:
@@ -204,8 +212,8 @@ def reference_caption(scene: Scene) -> str:
 def pretraining_caption(scene: Scene) -> str:
     """A caption the tiny LLaVA learns from: true objects, and absent companions with P_HALLUCINATE, in a random order.
 
-    The order is uniform so that an absent companion comes no later, and is hardly less likely a next sentence, than a
-    true object: neither cutting captions short nor the likelihood of a sentence can tell them apart.
+    P_NEXT makes an absent companion as likely a next sentence as a true object (of an ideal model 0.55 against 0.57;
+    0.32 against 0.48 were it 0) and as early: neither likelihood nor cutting captions short can tell them apart.
     """
     rng = scene.rng("caption")
     invented = [c for c in absent_companions(scene) if rng.random() < P_HALLUCINATE]

@@ -11,7 +11,7 @@ from csr_core.errors import InputError
 from csr_core.miniature import gates, shipped, weights, world
 from csr_core.miniature.build import GateMissedError, build, measure
 
-SCALE = 0.008
+SCALE = 0.005
 
 
 @pytest.fixture(scope="module")
