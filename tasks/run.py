@@ -84,16 +84,8 @@ def _left_out(result: StageResult) -> int:
 
 
 def _run_process(stage: str, iteration: int, run: Run) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "csr_core.stages",
-        stage,
-        "--iteration",
-        str(iteration),
-        "--params",
-        str(run.params),
-    ]
+    command = [sys.executable, "-m", "csr_core.stages", stage, "--iteration", str(iteration)]
+    command += ["--params", str(run.params), "--end-with", str(os.getpid())]
     for change in run.overrides:
         command += ["--set", change]
     process = subprocess.Popen(command, start_new_session=True)

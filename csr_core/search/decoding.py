@@ -7,6 +7,7 @@ place.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from csr_core.policy import Policy, PromptInputs, collate
+
+# So that a row's numbers do not depend on what else is in the batch. In float32 on one CPU thread they then agree to
+# the last bit (seen with MKL and oneDNN): padding by whole blocks leaves a row's tokens in the same lanes of vectorised
+# sums, with zeros before them; and products of fewer rows than these take another path through the kernels.
+BLOCK = 16
+LEAST_ROWS = 16
 
 
 @dataclass(frozen=True)
@@ -57,11 +64,11 @@ class Prefixes:
 
     def _encode(self, prompts: Sequence[PromptInputs]) -> list[_Prefix]:
         cache = _new_cache()
-        inputs: dict[str, Any] = collate(prompts, [[]] * len(prompts), self.policy.pad_id, self.policy.device)
+        inputs = self._collate(prompts)
         inner = _inner(self.policy.model)
         if not hasattr(inner, "get_rope_index"):
             inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
-        out = self.policy.model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        out = self.policy.model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=_kept(len(prompts)))
         offsets = getattr(inner, "rope_deltas", None)
         if offsets is None:
             offsets = torch.zeros(len(prompts), 1, dtype=torch.long, device=self.policy.device)
@@ -78,6 +85,16 @@ class Prefixes:
             for row, prompt in enumerate(prompts)
         ]  # fmt: skip
 
+    def _collate(self, prompts: Sequence[PromptInputs]) -> dict[str, Any]:
+        """Model inputs of prompts without answers, padded on the left to a length of whole blocks."""
+        inputs: dict[str, Any] = collate(prompts, [[]] * len(prompts), self.policy.pad_id, self.policy.device)
+        length = inputs["input_ids"].shape[1]
+        more = _whole_blocks(length) - length
+        for name in prompts[0].sequence:
+            fill = self.policy.pad_id if name == "input_ids" else 0
+            inputs[name] = torch.nn.functional.pad(inputs[name], (more, 0), value=fill)
+        return inputs
+
 
 class NodeDecoder:
     """A batch of nodes under decoding. At first row i is node i; `advance` forks, drops and reorders rows.
@@ -91,6 +108,7 @@ class NodeDecoder:
     def __init__(self, prefixes: Prefixes, prompts: Sequence[PromptInputs], written: Sequence[Sequence[int]]) -> None:
         """`written`: the token ids of each node's answer so far."""
         self._policy = prefixes.policy
+        self._rows = len(prompts)
         known = prefixes.get(prompts)
         self._cache, self._mask = _join(known)
         self._offset = torch.stack([prefix.offset for prefix in known])
@@ -111,7 +129,8 @@ class NodeDecoder:
     @torch.inference_mode()
     def advance(self, parents: Int[Tensor, " next"], tokens: Int[Tensor, " next"]) -> None:
         """Replace the rows: new row i is row `parents[i]` with `tokens[i]` appended."""
-        parents, tokens = parents.to(self._policy.device), tokens.to(self._policy.device)
+        self._rows = len(parents)
+        parents, tokens = (_enough_rows(part).to(self._policy.device) for part in (parents, tokens))
         if not torch.equal(parents, torch.arange(len(self._mask), device=parents.device)):
             self._cache.batch_select_indices(parents)
             self._mask, self._next = self._mask[parents], self._next[parents]
@@ -133,9 +152,9 @@ class NodeDecoder:
             position_ids=positions,
             past_key_values=self._cache,
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=_kept(len(ids)),
         )
-        self.logits = _logits(out)
+        self.logits = _logits(out)[: self._rows]
 
 
 def context_length(policy: Policy) -> int | None:
@@ -154,7 +173,7 @@ def _new_cache() -> Any:
 
 def _join(prefixes: Sequence[_Prefix]) -> tuple[Any, Int[Tensor, "rows prompt"]]:
     """One cache of many prefixes, padded on the left, and its attention mask."""
-    cache, longest = _new_cache(), max(prefix.prompt.length for prefix in prefixes)
+    cache, longest = _new_cache(), _whole_blocks(max(prefix.prompt.length for prefix in prefixes))
     for index, parts in enumerate(zip(*(prefix.layers for prefix in prefixes), strict=True)):
         keys, values = (torch.stack([_pad_left(part[side], longest) for part in parts]) for side in (0, 1))
         cache.update(keys, values, index)
@@ -173,10 +192,25 @@ def _left_padded(
     written: Sequence[Sequence[int]], pad_id: int, device: torch.device
 ) -> tuple[Int[Tensor, "rows new"], Int[Tensor, "rows new"]]:
     """Token ids and attention mask."""
-    longest = max(map(len, written))
+    longest = _whole_blocks(max(map(len, written)))
     ids = torch.tensor([[pad_id] * (longest - len(row)) + list(row) for row in written], device=device)
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in written], device=device)
     return ids, mask
+
+
+def _whole_blocks(length: int) -> int:
+    """The next multiple of BLOCK."""
+    return math.ceil(length / BLOCK) * BLOCK
+
+
+def _enough_rows(values: Int[Tensor, " rows"]) -> Int[Tensor, " more"]:
+    """At least LEAST_ROWS values, the last one repeated."""
+    return torch.cat([values, values[-1:].expand(max(0, LEAST_ROWS - len(values)))])
+
+
+def _kept(rows: int) -> int:
+    """For how many last tokens of each row to compute logits: only the last is used, but see LEAST_ROWS."""
+    return math.ceil(LEAST_ROWS / rows)
 
 
 def _logits(out: Any) -> Float[Tensor, "rows vocab"]:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
+import threading
+import time
 from pathlib import Path
 
 from csr_core.errors import CsrError
@@ -19,7 +23,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--iteration", type=int, required=True)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="section.key=value")
+    parser.add_argument(
+        "--end-with", type=int, metavar="PID", help="kill this process group once its parent PID is gone"
+    )
     args = parser.parse_args(arguments)
+    if args.end_with:
+        threading.Thread(target=_end_with_parent, args=(args.end_with,), daemon=True).start()
     try:
         settings = load_settings(args.params, args.overrides)
         result = run_stage(plan(args.name, args.iteration, settings, Layout()), Layout())
@@ -39,6 +48,13 @@ def describe(result: StageResult) -> str:
     if len(left_out) > 10:
         lines.append(f"  - ... and {len(left_out) - 10} more, in its summary.json")
     return "\n".join(lines)
+
+
+def _end_with_parent(parent: int) -> None:
+    """A driver that was killed cannot end its stage; work nobody waits for must not hold the GPU."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.killpg(0, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
+# Parameters. A smaller model gains nothing from a second CPU thread (workers do help), and on one thread its numbers do
+# not depend on the batch; how a library shares work out among threads does.
+SMALL_MODEL = 100_000_000
+
 
 def generate(settings: Settings, iteration: int, prompts: Path, adapter: Path | None, out: Path) -> dict[str, Any]:
     """Write the candidates of all prompts to `out`, one part a shard, and `summary.json`.
@@ -51,10 +55,7 @@ def generate(settings: Settings, iteration: int, prompts: Path, adapter: Path | 
         if min(settings.generate.workers, len(todo)) > 1:
             _in_processes(settings, iteration, adapter, {number: shards[number] for number in todo}, out, bar)
         elif todo:
-            search = Search(settings, iteration, adapter)
-            for number in todo:
-                search.write_shard(number, shards[number], out, bar)
-                bar.advance(len(shards[number]))
+            _in_this_process(settings, iteration, adapter, {number: shards[number] for number in todo}, out, bar)
     summary = _summary([read_json(_part(out, number, "json")) for number in range(len(shards))])
     write_json(out / "summary.json", summary)
     return summary
@@ -64,11 +65,15 @@ class Search:
     """A loaded policy and what it needs to grow the trees of a shard."""
 
     def __init__(self, settings: Settings, iteration: int, adapter: Path | None) -> None:
+        import torch
+
         from csr_core.policy import load_policy
         from csr_core.search.tree import Grower
 
         self.settings = settings
         self.policy = load_policy(settings.model, adapter)
+        if self.policy.device.type == "cpu" and self.policy.model.num_parameters() < SMALL_MODEL:
+            torch.set_num_threads(1)
         self._images: dict[str, Image] = {}
         self._scorer: Any = None
         if settings.generate.keep_by == "reward":
@@ -196,6 +201,21 @@ def _work(number: int, rows: Sequence[Row], out: Path) -> int:
     assert _search is not None
     _search.write_shard(number, rows, out)
     return len(rows)
+
+
+def _in_this_process(
+    settings: Settings, iteration: int, adapter: Path | None, shards: dict[int, list[Row]], out: Path, bar: Progress
+) -> None:
+    import torch
+
+    threads = torch.get_num_threads()
+    try:
+        search = Search(settings, iteration, adapter)
+        for number, rows in shards.items():
+            search.write_shard(number, rows, out, bar)
+            bar.advance(len(rows))
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _in_processes(

@@ -1,13 +1,16 @@
 """`csr run` end to end: what it leaves, what a second run does, what a kill costs, what must not matter."""
 
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from csr_core.digests import Digests
@@ -102,6 +105,38 @@ def kill_when_working(folder: Path, stage: str) -> bool:
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     return killed
+
+
+def test_a_killed_run_leaves_nothing_running_and_is_gone_on_with(finished: Path, tmp_path: Path) -> None:
+    csr(tmp_path, "init", "--preset", "steady")
+    environment = {**os.environ, "PREFECT_HOME": str(tmp_path / ".prefect"), "CSR_TEST_MARK": str(tmp_path)}
+    command = [sys.executable, "-m", "flows.cli", "run", *sets(SMALL)]
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, start_new_session=True)
+    assert wait_for(lambda: any((tmp_path / ".csr" / "unfinished").glob("generate@1*")), 240)
+    process.kill()
+    process.wait()
+    assert wait_for(lambda: not stages_running(tmp_path), 15), stages_running(tmp_path)
+    csr(tmp_path, "run", *sets(SMALL))
+    assert pairs(tmp_path) == pairs(finished)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def stages_running(mark: Path) -> list[list[str]]:
+    """Command lines of the stage processes that a run with this mark started."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("CSR_TEST_MARK") == str(mark) and "csr_core.stages" in process.cmdline():
+                found.append(process.cmdline())
+    return found
 
 
 @pytest.mark.parametrize(
