@@ -130,7 +130,8 @@ def _cell(intervals: list[dict[str, Any] | None], factor: float) -> str:
 
 
 def _overrides(name: str, seed: int, overrides: Sequence[str]) -> list[str]:
-    return [*CONFIGURATIONS[name], f"seed={seed}", *overrides]
+    # Runs side by side share the cores; workers have no influence on results.
+    return [*CONFIGURATIONS[name], f"seed={seed}", "generate.workers=1", *overrides]
 
 
 def _run(params: Path, name: str, seed: int, overrides: Sequence[str], out: Path, threads: int) -> int:
