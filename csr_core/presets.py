@@ -54,7 +54,7 @@ PRESETS: dict[str, dict[str, Any]] = {"paper": PAPER, "authors-code": AUTHORS_CO
 # 1.6 M parameters and 240 pairs need larger steps than 7 B parameters and 12,000 pairs. Chosen on the validation split
 # (docs/decisions/2026-11-23-miniature-settings.md).
 MINIATURE_SIZES: dict[str, Any] = {
-    "data.per_iteration": 300,
+    "data.per_iteration": 400,
     "generate.workers": 2,  # a model this small runs each on one thread
     "finetune.lora_rank": 16,
     "finetune.lora_alpha": 32,

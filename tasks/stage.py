@@ -37,6 +37,8 @@ def stage(gpu: bool) -> Callable[[Stage], Stage]:
         def call(iteration: int, run: Run) -> dict[str, Any]:
             # Prefect would call a task cached although the files it made were deleted or changed since.
             stale = not is_done(function.__name__, iteration, run)
+            if not stale:
+                print(f"{function.__name__}@{iteration}: up to date", flush=True)
             made: dict[str, Any] = cached.with_options(refresh_cache=stale)(iteration, run)
             return made
 

@@ -28,7 +28,7 @@ SMALL = [
 
 def csr(folder: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """The real command line, in `folder`."""
-    environment = {**os.environ, "PREFECT_HOME": str(folder / ".prefect"), "OMP_NUM_THREADS": "2"}
+    environment = {**os.environ, "PREFECT_HOME": str(folder / ".prefect")}
     done = subprocess.run(
         [sys.executable, "-m", "flows.cli", *arguments], cwd=folder, env=environment, capture_output=True, text=True
     )
