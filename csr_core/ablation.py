@@ -79,6 +79,7 @@ def ablate(
     write_json(out / "results.json", results)
     table = ablation_table(results)
     (out / "table.md").write_text(table, "utf-8")
+    (out / "runs.md").write_text(runs_table(results), "utf-8")
     (out / "plot.png").write_bytes(plot_metrics({name: mean_metrics(runs) for name, runs in results.items()}, "test"))
     print(table)
 
@@ -105,6 +106,30 @@ def ablation_table(results: dict[str, list[list[dict[str, Any]]]], split: str = 
             cells = [_cell([run[k][split].get(metric) for run in runs], factor) for metric, factor in _COLUMNS.values()]
             lines.append(f"| {name if k else 'base'} | {k} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def runs_table(results: dict[str, list[list[dict[str, Any]]]], split: str = "test") -> str:
+    """Markdown: a row a whole run; the base and the last iteration with 95 % intervals, and paired differences."""
+    heads = ["configuration", "run", "CHAIR_i % base", "last", "control at that recall", "recall % base", "last"]
+    heads += ["recall, difference", "POPE acc % base", "last", "POPE acc, difference"]
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for name, runs in results.items():
+        for number, run in enumerate(runs):
+            base, last = run[0][split], run[-1][split]
+            cells = [name, str(number), *(_interval(metrics["chair_i"]) for metrics in (base, last))]
+            cells.append(_interval(last["chair_i_control"]))
+            for metric in ("recall", "pope_accuracy"):
+                change = last[metric].get("vs_base", {})
+                cells += [_interval(base[metric]), _interval(last[metric]), _interval(change, "difference", "+.1f")]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _interval(entry: dict[str, Any], key: str = "value", form: str = ".1f") -> str:
+    if key not in entry:
+        return "-"
+    value, low, high = (format(100 * entry[part], form) for part in (key, "low", "high"))
+    return f"{value} [{low}, {high}]"
 
 
 def mean_metrics(runs: list[list[dict[str, Any]]], split: str = "test") -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from csr_core.ablation import CONFIGURATIONS, ablation_table, mean_metrics
+from csr_core.ablation import CONFIGURATIONS, ablation_table, mean_metrics, runs_table
 from csr_core.errors import InputError
 from csr_core.layout import Layout
 from csr_core.presets import PRESETS
@@ -60,6 +60,15 @@ def test_the_ablation_means_over_seeds() -> None:
     mean = mean_metrics(runs)[1]["test"]["chair_i"]
     assert (mean["value"], mean["low"], mean["high"]) == pytest.approx((0.15, 0.1, 0.2))
     assert "15.0 [10.0, 20.0]" in ablation_table({"steady: image alone": runs})
+
+
+def test_the_table_of_runs_has_intervals_and_differences() -> None:
+    last = metrics(0.08)
+    last["test"]["recall"]["vs_base"] = {"difference": -0.012, "low": -0.02, "high": 0.001}  # type: ignore[assignment]
+    last["test"]["chair_i_control"] = {"value": 0.2, "low": 0.1, "high": 0.3, "n": 9}
+    table = runs_table({"steady": [[metrics(0.22), last]]})
+    for cell in ("22.0 [20.0, 24.0]", "8.0 [6.0, 10.0]", "20.0 [10.0, 30.0]", "-1.2 [-2.0, +0.1]"):
+        assert cell in table
 
 
 def test_the_ablation_covers_each_part_under_each_preset() -> None:
