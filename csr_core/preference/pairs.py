@@ -61,8 +61,9 @@ def pair_of_tree(
         return SAME_TEXT
     pair = Pair(prompt_id, chosen, rejected)
     tied = pair.margin <= max(settings.min_margin, noise)
-    # Under the centred sum the order of sentences is worth nothing: what is left of a margin is their likelihood.
-    if (tied or settings.path_score == "centred_sum") and sorted(chosen.sentences) == sorted(rejected.sentences):
+    # Under these sums the order of sentences is worth nothing: what is left of a margin is their likelihood.
+    by_sum = settings.path_score in ("centred_sum", "half_best_sum")
+    if (tied or by_sum) and sorted(chosen.sentences) == sorted(rejected.sentences):
         return SAME_SENTENCES
     return SMALL_MARGIN if tied else pair
 

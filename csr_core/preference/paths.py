@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from csr_core.reward.calibration import normalised
 
-PathScore = Literal["sum", "mean", "centred_sum", "rank_mean"]
+PathScore = Literal["sum", "mean", "centred_sum", "half_best_sum", "rank_mean"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def complete_answers(tree: Sequence[dict[str, Any]], rule: PathScore) -> list[An
     """
     by_node = {row["node"]: row for row in tree}
     rewards = [row["reward"] for row in tree if row["reward"] is not None]
-    mean = statistics.fmean(rewards) if rewards else 0.0
+    mean, best = (statistics.fmean(rewards), max(rewards)) if rewards else (0.0, 0.0)
     answers = []
     for leaf in sorted(row["node"] for row in tree if row["is_final"] and row["parent"] is not None):
         rows = _rows_to(by_node, leaf)
@@ -48,7 +48,7 @@ def complete_answers(tree: Sequence[dict[str, Any]], rule: PathScore) -> list[An
         if earned:
             sentences = tuple(normalised(row["text"]) for row in rows if row["text"].strip())
             text = "".join(row["text"] for row in rows).strip()
-            value = path_score(rule, earned, mean, nodes=len(rows))
+            value = path_score(rule, earned, mean, best, nodes=len(rows))
             answers.append(Answer(tuple(row["node"] for row in rows), text, sentences, value))
     return answers
 
@@ -62,10 +62,10 @@ def _rows_to(by_node: dict[int, dict[str, Any]], leaf: int) -> list[dict[str, An
     return rows[::-1]
 
 
-def path_score(rule: PathScore, rewards: Sequence[float], image_mean: float, nodes: int) -> float:
+def path_score(rule: PathScore, rewards: Sequence[float], image_mean: float, image_best: float, nodes: int) -> float:
     """What a path with these rewards of its sentences is worth, higher is better.
 
-    `image_mean` is the mean reward of the image's candidates; `nodes` the number of the path's nodes without the root.
+    `image_mean`, `image_best`: over the image's candidates; `nodes`: number of the path's nodes, root left out.
     """
     if rule == "sum":
         return cumulative_reward(rewards)
@@ -73,6 +73,8 @@ def path_score(rule: PathScore, rewards: Sequence[float], image_mean: float, nod
         return statistics.fmean(rewards)
     if rule == "centred_sum":
         return centred_sum(rewards, image_mean)
+    if rule == "half_best_sum":
+        return half_best_sum(rewards, image_best)
     return rank_mean(rewards, nodes)
 
 
@@ -83,8 +85,17 @@ def cumulative_reward(rewards: Sequence[float]) -> float:
 
 def centred_sum(rewards: Sequence[float], image_mean: float) -> float:
     """sum of (R(s) - mean R over the image's candidates): a sentence pays only if it is better than the image's usual
-    one, so that neither short nor long answers win by their length. Ours (`steady`)."""
+    one, so that neither short nor long answers win by their length. Ours."""
     return math.fsum(reward - image_mean for reward in rewards)
+
+
+def half_best_sum(rewards: Sequence[float], image_best: float) -> float:
+    """sum of (R(s) - best R over the image's candidates / 2): a sentence pays if its reward is above half the best.
+
+    Like the centred sum, but where nearly all candidates are true the mean comes close to the reward of a true
+    sentence, and half of the true ones would cost. Ours (`steady`).
+    """
+    return math.fsum(reward - image_best / 2 for reward in rewards)
 
 
 def rank_mean(rewards: Sequence[float], nodes: int) -> float:
