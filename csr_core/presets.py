@@ -58,7 +58,7 @@ MINIATURE_SIZES: dict[str, Any] = {
     "generate.workers": 2,  # a model this small runs each on one thread
     "finetune.lora_rank": 16,
     "finetune.lora_alpha": 32,
-    "finetune.learning_rate": 1e-3,
+    "finetune.learning_rate": 5e-4,
     "finetune.epochs": 3.0,
     "finetune.batch_size": 16,
     "finetune.accumulation": 1,
