@@ -86,7 +86,8 @@ class RewardSettings(_Section):
 class PairSettings(_Section):
     """From scored trees to (chosen, rejected) pairs."""
 
-    path_score: Literal["sum", "mean", "centred_sum", "half_best_sum", "rank_mean"] = "sum"
+    path_score: Literal["sum", "mean", "centred_sum", "threshold_sum", "rank_mean"] = "sum"
+    threshold: float = Field(0.67, gt=0.0, lt=1.0)
     min_margin: float = Field(0.0, ge=0.0)
     same_length_share: float = Field(0.0, ge=0.0, le=1.0)
     drop_closest: float = Field(0.0, ge=0.0, lt=1.0)
@@ -167,9 +168,9 @@ class Settings(_Section):
         if ranks and self.reward.repeats_earn_nothing:
             raise ValueError("reward.repeats_earn_nothing has no meaning for ranks: set it to false")
         logs = self.reward.likelihood.endswith("log_probability") and self.reward.likelihood_scale == "raw"
-        if self.pair.path_score == "half_best_sum" and logs and self.reward.image_weight < 1:
+        if self.pair.path_score == "threshold_sum" and logs and self.reward.image_weight < 1:
             raise ValueError(
-                f"pair.path_score is 'half_best_sum', which needs rewards above 0, and reward.likelihood is "
+                f"pair.path_score is 'threshold_sum', which needs rewards above 0, and reward.likelihood is "
                 f"{self.reward.likelihood!r}, whose are below: take 'probability', or path_score 'centred_sum'"
             )
         if self.generate.keep_by == "reward" and self.reward.likelihood == "beam_score":

@@ -43,7 +43,8 @@ AUTHORS_CODE: dict[str, Any] = {
 STEADY: dict[str, Any] = {
     **PAPER,
     "reward.repeats_earn_nothing": True,
-    "pair.path_score": "half_best_sum",
+    "pair.path_score": "threshold_sum",
+    "pair.threshold": 0.67,
     "pair.same_length_share": 0.5,
     "pair.drop_closest": 0.2,
     "finetune.likelihood_weight": 1.0,

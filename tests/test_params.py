@@ -61,7 +61,7 @@ def test_impossible_settings_say_what_to_change(tmp_path: Path, sets: list[str],
 
 def test_overrides_go_over_a_preset_override(tmp_path: Path) -> None:
     settings = load_settings(write(tmp_path, "paper"), ["reward.image_weight=0.25", "preset=steady", "seed=7"])
-    assert (settings.preset, settings.pair.path_score) == ("steady", "half_best_sum")
+    assert (settings.preset, settings.pair.path_score) == ("steady", "threshold_sum")
     assert (settings.reward.image_weight, settings.seed) == (0.25, 7)
 
 

@@ -44,7 +44,7 @@ def pair_of_tree(
     on either side, so that the pair does not depend on how sentences were batched. `same_length`: the rejected answer
     must have the chosen one's number of sentences.
     """
-    answers = complete_answers(tree, settings.path_score)
+    answers = complete_answers(tree, settings.path_score, settings.threshold)
     if not answers:
         return NO_ANSWER
     noise = TIE * max(abs(row["reward"]) for row in tree if row["reward"] is not None)
@@ -62,7 +62,7 @@ def pair_of_tree(
     pair = Pair(prompt_id, chosen, rejected)
     tied = pair.margin <= max(settings.min_margin, noise)
     # Under these sums the order of sentences is worth nothing: what is left of a margin is their likelihood.
-    by_sum = settings.path_score in ("centred_sum", "half_best_sum")
+    by_sum = settings.path_score in ("centred_sum", "threshold_sum")
     if (tied or by_sum) and sorted(chosen.sentences) == sorted(rejected.sentences):
         return SAME_SENTENCES
     return SMALL_MARGIN if tied else pair

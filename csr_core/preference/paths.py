@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from csr_core.reward.calibration import normalised
 
-PathScore = Literal["sum", "mean", "centred_sum", "half_best_sum", "rank_mean"]
+PathScore = Literal["sum", "mean", "centred_sum", "threshold_sum", "rank_mean"]
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class Answer:
         return self.nodes[-1]
 
 
-def complete_answers(tree: Sequence[dict[str, Any]], rule: PathScore) -> list[Answer]:
+def complete_answers(tree: Sequence[dict[str, Any]], rule: PathScore, threshold: float = 0.67) -> list[Answer]:
     """All paths that end in a final leaf and hold no dropped node, ordered by leaf, with their scores.
 
-    `tree` holds one prompt's rows of the SCORES table.
+    `tree` holds one prompt's rows of the SCORES table; `threshold` is that of `threshold_sum`.
     """
     by_node = {row["node"]: row for row in tree}
     rewards = [row["reward"] for row in tree if row["reward"] is not None]
@@ -48,7 +48,7 @@ def complete_answers(tree: Sequence[dict[str, Any]], rule: PathScore) -> list[An
         if earned:
             sentences = tuple(normalised(row["text"]) for row in rows if row["text"].strip())
             text = "".join(row["text"] for row in rows).strip()
-            value = path_score(rule, earned, mean, best, nodes=len(rows))
+            value = path_score(rule, earned, mean, threshold * best, nodes=len(rows))
             answers.append(Answer(tuple(row["node"] for row in rows), text, sentences, value))
     return answers
 
@@ -62,10 +62,10 @@ def _rows_to(by_node: dict[int, dict[str, Any]], leaf: int) -> list[dict[str, An
     return rows[::-1]
 
 
-def path_score(rule: PathScore, rewards: Sequence[float], image_mean: float, image_best: float, nodes: int) -> float:
+def path_score(rule: PathScore, rewards: Sequence[float], image_mean: float, bar: float, nodes: int) -> float:
     """What a path with these rewards of its sentences is worth, higher is better.
 
-    `image_mean`, `image_best`: over the image's candidates; `nodes`: number of the path's nodes, root left out.
+    `image_mean`: over the image's candidates; `bar`: see `threshold_sum`; `nodes`: of the path, root left out.
     """
     if rule == "sum":
         return cumulative_reward(rewards)
@@ -73,8 +73,8 @@ def path_score(rule: PathScore, rewards: Sequence[float], image_mean: float, ima
         return statistics.fmean(rewards)
     if rule == "centred_sum":
         return centred_sum(rewards, image_mean)
-    if rule == "half_best_sum":
-        return half_best_sum(rewards, image_best)
+    if rule == "threshold_sum":
+        return threshold_sum(rewards, bar)
     return rank_mean(rewards, nodes)
 
 
@@ -89,13 +89,14 @@ def centred_sum(rewards: Sequence[float], image_mean: float) -> float:
     return math.fsum(reward - image_mean for reward in rewards)
 
 
-def half_best_sum(rewards: Sequence[float], image_best: float) -> float:
-    """sum of (R(s) - best R over the image's candidates / 2): a sentence pays if its reward is above half the best.
+def threshold_sum(rewards: Sequence[float], bar: float) -> float:
+    """sum of (R(s) - bar), bar = threshold x the best reward among the image's candidates.
 
     Like the centred sum, but where nearly all candidates are true the mean comes close to the reward of a true
-    sentence, and half of the true ones would cost. Ours (`steady`).
+    sentence, and half of the true ones would cost. A high bar weighs what is false, a low one what is left unsaid.
+    Ours (`steady`).
     """
-    return math.fsum(reward - image_best / 2 for reward in rewards)
+    return math.fsum(reward - bar for reward in rewards)
 
 
 def rank_mean(rewards: Sequence[float], nodes: int) -> float:

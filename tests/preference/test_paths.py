@@ -10,24 +10,24 @@ from tests.preference.trees import node, small_tree
         ("sum", {(2,): 4.0, (1, 3): 12.0, (1, 4): 16.0}),
         ("mean", {(2,): 4.0, (1, 3): 6.0, (1, 4): 8.0}),
         ("centred_sum", {(2,): -1.0, (1, 3): 2.0, (1, 4): 6.0}),
-        ("half_best_sum", {(2,): -1.0, (1, 3): 2.0, (1, 4): 6.0}),  # best 10: each sentence pays R - 5
+        ("threshold_sum", {(2,): -1.0, (1, 3): 2.0, (1, 4): 6.0}),  # best 10, threshold 1/2: each pays R - 5
         ("rank_mean", {(2,): 2.0, (1, 3): 4.0, (1, 4): 16 / 3}),  # the root counts among the nodes
     ],
 )
 def test_scores_of_a_small_tree(rule, values) -> None:
-    answers = complete_answers(small_tree(), rule)
+    answers = complete_answers(small_tree(), rule, threshold=0.5)
     assert {answer.nodes: answer.value for answer in answers} == pytest.approx(values)
 
 
-def test_where_all_sentences_are_true_half_the_best_rewards_saying_more() -> None:
-    """Mean 36, best 40: the second sentence (28) costs 8 under the centred sum and pays 8 over half the best."""
+def test_where_all_sentences_are_true_a_threshold_rewards_saying_more() -> None:
+    """Mean 36, best 40: the second sentence (28) costs 8 under the centred sum and pays 8 above half the best."""
     tree = [node(0, None, "", None), node(1, 0, " A dog.", 40.0, final=True), node(2, 0, " A dog.", 40.0)]
     tree.append(node(3, 2, " A bus.", 28.0, final=True))
     values = {
-        rule: {a.nodes: a.value for a in complete_answers(tree, rule)} for rule in ("centred_sum", "half_best_sum")
+        rule: {a.nodes: a.value for a in complete_answers(tree, rule, 0.5)} for rule in ("centred_sum", "threshold_sum")
     }
     assert values["centred_sum"] == pytest.approx({(1,): 4.0, (2, 3): -4.0})
-    assert values["half_best_sum"] == pytest.approx({(1,): 20.0, (2, 3): 28.0})
+    assert values["threshold_sum"] == pytest.approx({(1,): 20.0, (2, 3): 28.0})
 
 
 def test_text_is_the_sentences_joined_without_outer_space() -> None:
