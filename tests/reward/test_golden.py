@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn.functional import normalize
 
-from csr_core.config import PairSettings, RewardSettings, Settings
+from csr_core.config import GenerateSettings, PairSettings, RewardSettings, Settings
 from csr_core.images import open_image
 from csr_core.preference import complete_answers, pair_of_tree
 from csr_core.records import CANDIDATES, PROMPTS, SCORES, read_table, write_table
@@ -90,7 +90,8 @@ def scored(golden, tmp_path_factory):
     for part, runs in enumerate((golden[:3], golden[3:])):
         rows = [row for run in runs for row in _candidates(run)]
         write_table(folder / "candidates" / f"part-{part:05}.parquet", rows, CANDIDATES)
-    settings = Settings(preset="authors-code", reward=REWARD, pair=PAIR)
+    by_likelihood = GenerateSettings(keep_by="likelihood")
+    settings = Settings(preset="authors-code", generate=by_likelihood, reward=REWARD, pair=PAIR)
     (folder / "out").mkdir()
     scorer = SentenceScorer(REWARD, TransformersClip(GOLDEN / "tiny-clip"))
     summary = score(settings, folder / "prompts", folder / "candidates", folder / "out", scorer)

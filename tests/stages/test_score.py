@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from csr_core.config import PairSettings, RewardSettings, Settings
+from csr_core.config import GenerateSettings, PairSettings, RewardSettings, Settings
 from csr_core.errors import InputError
 from csr_core.miniature.draw import draw
 from csr_core.miniature.world import object_sentence, place_sentence, sample_split
@@ -148,7 +148,8 @@ def test_repeat_on_its_own_path_earns_nothing(tmp_path, clip) -> None:
 def test_ranks_among_siblings(tmp_path, clip) -> None:
     lay_out(tmp_path)
     ranks = RewardSettings(device="cpu", combine="rank", likelihood="beam_score", relevance_floor=False)
-    _, rows = run(tmp_path, clip, ranks, pair=PairSettings(path_score="rank_mean"))
+    grown = GenerateSettings(keep_by="likelihood")
+    _, rows = run(tmp_path, clip, ranks, generate=grown, pair=PairSettings(path_score="rank_mean"))
     nodes = {item["node"]: item for item in rows if item["prompt_id"] == "p0"}
     assert [nodes[number]["likelihood_rank"] for number in (1, 4)] == [0.5, 1.0]
     assert [nodes[number]["likelihood_rank"] for number in (2, 3, 5)] == pytest.approx([1 / 3, 2 / 3, 1.0])
