@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -81,10 +83,10 @@ def run(
 
     settings = load_settings(params, overrides or [])
     refuse_missing_files(settings)
-    _reach_prefect()
-    from flows.iterate import csr
+    with _prefect():
+        from flows.iterate import csr
 
-    csr(iterations=iterations, params=str(params), overrides=overrides or [])
+        csr(iterations=iterations, params=str(params), overrides=overrides or [])
     _report(Path("reports/report.html"), iterations or settings.iterations)
 
 
@@ -177,28 +179,38 @@ def miniature_sample(
     print(f"wrote {count} scenes to {out}")
 
 
-def _reach_prefect() -> None:
+@contextmanager
+def _prefect() -> Iterator[None]:
     """Use the configured Prefect server where it answers, else a temporary one that starts with the flow."""
     import os
-    import tomllib
-    import urllib.request
 
     os.environ.setdefault("DO_NOT_TRACK", "true")
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "90")
+    os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "true")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("PREFECT_HOME", str(Path(".prefect").resolve()))
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
-    config = Path("prefect.toml")
-    configured = tomllib.loads(config.read_text("utf-8")).get("api", {}).get("url") if config.is_file() else None
-    url = os.environ.get("PREFECT_API_URL", configured)
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    url = PREFECT_API_URL.value()
+    if url and _answers(f"{url}/health"):
+        yield
+        return
     if url:
-        try:
-            with urllib.request.urlopen(f"{url}/health", timeout=2):
-                return
-        except OSError:
-            print(f"no Prefect server answers at {url}: using a temporary one", file=sys.stderr)
-    os.environ["PREFECT_API_URL"] = ""
-    os.environ["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] = "true"
+        print(f"no Prefect server answers at {url}: using a temporary one", file=sys.stderr)
+    # An empty address in the environment would do for the flow, but not for its events.
+    with temporary_settings(restore_defaults={PREFECT_API_URL}):
+        yield
+
+
+def _answers(url: str) -> bool:
+    import urllib.request
+
+    try:
+        with urllib.request.urlopen(url, timeout=2):
+            return True
+    except OSError:
+        return False
 
 
 def _report(out: Path, iterations: int | None) -> None:

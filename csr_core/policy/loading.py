@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
+# Parameters. A smaller model gains nothing from a second CPU thread (workers do help), loses much to it on a busy
+# machine, and on one thread its numbers do not depend on the batch; how a library shares work out among threads does.
+SMALL_MODEL = 100_000_000
+
+
 @dataclass
 class Policy:
     """A loaded VLM with what decoding must know of it."""
@@ -146,6 +151,8 @@ def load_policy(settings: ModelSettings, adapter: Path | None = None, trainable:
             "tokenizer and processor files); is a file missing or cut short, or the path wrong?"
         ) from error
     model.to(device).train(trainable)
+    if device.type == "cpu" and model.num_parameters() < SMALL_MODEL:
+        torch.set_num_threads(1)
     return Policy(model, processor, device, *_token_ids(model, processor))
 
 

@@ -28,10 +28,6 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
-# Parameters. A smaller model gains nothing from a second CPU thread (workers do help), and on one thread its numbers do
-# not depend on the batch; how a library shares work out among threads does.
-SMALL_MODEL = 100_000_000
-
 
 def generate(settings: Settings, iteration: int, prompts: Path, adapter: Path | None, out: Path) -> dict[str, Any]:
     """Write the candidates of all prompts to `out`, one part a shard, and `summary.json`.
@@ -65,15 +61,11 @@ class Search:
     """A loaded policy and what it needs to grow the trees of a shard."""
 
     def __init__(self, settings: Settings, iteration: int, adapter: Path | None) -> None:
-        import torch
-
         from csr_core.policy import load_policy
         from csr_core.search.tree import Grower
 
         self.settings = settings
         self.policy = load_policy(settings.model, adapter)
-        if self.policy.device.type == "cpu" and self.policy.model.num_parameters() < SMALL_MODEL:
-            torch.set_num_threads(1)
         self._images: dict[str, Image] = {}
         self._scorer: Any = None
         if settings.generate.keep_by == "reward":
