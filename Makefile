@@ -9,10 +9,10 @@ export DO_NOT_TRACK := true
 export MLFLOW_DISABLE_TELEMETRY := true
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-demo: .venv/installed        ## three iterations on the embedded tiny world, then the table (about 6 minutes)
+demo: .venv/installed        ## three iterations on the embedded tiny world, then the table (about 8 minutes)
 	$(BIN)/csr run
 
-test: .venv/installed        ## every test (about 10 minutes)
+test: .venv/installed        ## every test (about 12 minutes)
 	$(BIN)/python -m pytest
 
 check: .venv/installed       ## the fast checks: format, lint, types, import directions

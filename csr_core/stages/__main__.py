@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 
 from csr_core.errors import CsrError
@@ -27,6 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
         "--end-with", type=int, metavar="PID", help="kill this process group once its parent PID is gone"
     )
     args = parser.parse_args(arguments)
+    # What one library says to another about its next release is no news for the user.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     if args.end_with:
         threading.Thread(target=_end_with_parent, args=(args.end_with,), daemon=True).start()
     try:
