@@ -34,7 +34,9 @@ def load_metrics(layout: Layout, iterations: int | None = None) -> list[dict[str
     """
     found: list[dict[str, Any]] = []
     while (path := layout.metrics(len(found))).is_file() and (iterations is None or len(found) <= iterations):
-        found.append(read_json(path))
+        metrics = read_json(path)
+        # The split that is looked at for the record comes first.
+        found.append({name: metrics[name] for name in sorted(metrics, key=lambda name: name != "test")})
     if not found:
         raise InputError(f"no metrics at {layout.metrics(0)}: run `csr run` first, or change into the run's folder")
     return found
