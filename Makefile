@@ -12,7 +12,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 demo: .venv/installed        ## three iterations on the embedded tiny world, then the table (about 8 minutes)
 	$(BIN)/csr run
 
-test: .venv/installed        ## every test (about 12 minutes)
+test: .venv/installed        ## every test (an estimated 15 minutes)
 	$(BIN)/python -m pytest
 
 check: .venv/installed       ## the fast checks: format, lint, types, import directions
