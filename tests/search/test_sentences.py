@@ -8,11 +8,14 @@ from csr_core.errors import InputError
 from csr_core.miniature.tokenizer import language_tokenizer
 from csr_core.search.sentences import TextRule, TokenRule, goes_on, may_end, period_id
 
+# As tokens come: words with their space, single marks, digits.
+PIECES = r" ?[A-Za-z]+| ?\d|[^\w ]| "
 
-def split(text: str) -> list[str]:
-    """The sentences of a text that arrives in pieces as tokens do: words with their space, single marks, digits."""
+
+def split(text: str, pieces: str = PIECES) -> list[str]:
+    """The sentences of a text that arrives in `pieces`."""
     out, now, waiting = [], "", False
-    for piece in re.findall(r" ?[A-Za-z]+| ?\d|[^\w ]| ", text):
+    for piece in re.findall(pieces, text):
         if waiting and not goes_on(now, piece):
             out.append(now)
             now = ""
@@ -52,14 +55,7 @@ def test_sentences_of_a_text(text, count):
 
 
 def split_lines(text: str) -> list[str]:
-    out, now, waiting = [], "", False
-    for piece in re.findall(r"\n| ?\w+|[^\w ]", text):
-        if waiting and not goes_on(now, piece):
-            out.append(now)
-            now = ""
-        now += piece
-        waiting = may_end(now)
-    return [*out, now] if now else out
+    return split(text, r"\n| ?\w+|[^\w ]")
 
 
 def test_wide_full_stops_end_without_a_space():
