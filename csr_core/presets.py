@@ -55,11 +55,14 @@ PRESETS: dict[str, dict[str, Any]] = {"paper": PAPER, "authors-code": AUTHORS_CO
 # 1.6 M parameters and 240 pairs need larger steps than 7 B parameters and 12,000 pairs. Chosen on the validation split
 # (docs/decisions/2026-11-23-miniature-settings.md).
 MINIATURE_SIZES: dict[str, Any] = {
-    "data.per_iteration": 400,
+    "data.per_iteration": 500,
     "generate.workers": 2,  # a model this small runs each on one thread
     "finetune.lora_rank": 16,
     "finetune.lora_alpha": 32,
-    "finetune.learning_rate": 5e-4,
+    "finetune.learning_rate": 7e-4,
+    "finetune.beta": 0.15,
+    # All linear layers learn faster, and let the answers to yes/no questions drift.
+    "finetune.target_modules": r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj)",
     "finetune.epochs": 3.0,
     "finetune.batch_size": 16,
     "finetune.accumulation": 1,
