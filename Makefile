@@ -1,6 +1,6 @@
 # Two commands for a fresh machine: `make demo` and `make test`. Only python 3.11+, make and git are needed.
 .DELETE_ON_ERROR:
-.PHONY: demo test check clean install
+.PHONY: demo up down test check clean install
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -11,6 +11,12 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 
 demo: .venv/installed        ## three iterations on the embedded tiny world, then the table (about 8 minutes)
 	$(BIN)/csr run
+
+up: .venv/installed          ## Prefect server, MLflow server and a worker on this machine; says where they are
+	$(BIN)/csr up
+
+down:                        ## stop what `make up` started, and nothing else
+	$(BIN)/csr down
 
 test: .venv/installed        ## every test (an estimated 15 minutes)
 	$(BIN)/python -m pytest

@@ -169,8 +169,7 @@ def _trial_run(settings: Settings, size: int) -> dict[str, float]:
     from csr_core.stages.runner import run_stage
 
     data = settings.data.model_copy(update={"per_iteration": size})
-    generate = settings.generate.model_copy(update={"workers": 1})
-    small = settings.model_copy(update={"data": data, "generate": generate})
+    small = settings.model_copy(update={"data": data})
     with tempfile.TemporaryDirectory() as folder:
         layout = Layout(Path(folder))
         return {

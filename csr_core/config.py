@@ -53,7 +53,6 @@ class GenerateSettings(_Section):
     sentence_end: Literal["text", "token"] = "text"
     batch_size: int = Field(64, ge=1)
     shard_size: int = Field(75, ge=1)
-    workers: int = Field(1, ge=1)
 
     @model_validator(mode="after")
     def _grows(self) -> GenerateSettings:
@@ -131,8 +130,18 @@ class EvaluateSettings(_Section):
     )
     max_new_tokens: int = Field(128, ge=1)
     batch_size: int = Field(64, ge=1)
+    shard_size: int = Field(500, ge=1)
     bootstrap: int = Field(2000, ge=100)
     best_by: str = "chair_i"
+
+
+class RunSettings(_Section):
+    """How the work is spread over processes and machines; nothing here changes what comes out."""
+
+    workers: int = Field(1, ge=1)
+    task_runner: Literal["threads", "processes", "ray"] = "threads"
+    ray_address: str | None = None
+    retries: int = Field(2, ge=0)
 
 
 class TrackingSettings(_Section):
@@ -155,6 +164,7 @@ class Settings(_Section):
     pair: PairSettings = PairSettings()
     finetune: FinetuneSettings = FinetuneSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+    run: RunSettings = RunSettings()
     tracking: TrackingSettings = TrackingSettings()
 
     @model_validator(mode="after")

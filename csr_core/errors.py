@@ -11,3 +11,7 @@ class SettingsError(CsrError):
 
 class InputError(CsrError):
     """A file, picture or model the run needs is missing or unusable."""
+
+
+class OutOfMemoryError(CsrError):
+    """The GPU or the machine ran out of memory; a retry with a smaller batch can help."""

@@ -17,4 +17,4 @@ def iterate(settings: Settings, layout: Layout, report: Callable[[StageResult], 
     todo = [("prepare", 0), ("evaluate", 0)]
     todo += [(name, k) for k in range(1, settings.iterations + 1) for name in ITERATION]
     for name, k in todo:
-        report(run_stage(plan(name, k, settings, layout), layout))
+        report(run_stage(plan(name, k, settings, layout), layout, settings.run.workers))

@@ -56,7 +56,8 @@ PRESETS: dict[str, dict[str, Any]] = {"paper": PAPER, "authors-code": AUTHORS_CO
 # (docs/decisions/2026-11-23-miniature-settings.md).
 MINIATURE_SIZES: dict[str, Any] = {
     "data.per_iteration": 500,
-    "generate.workers": 2,  # a model this small runs each on one thread
+    "generate.shard_size": 250,
+    "run.workers": 2,  # a model this small runs each on one thread
     "finetune.lora_rank": 16,
     "finetune.lora_alpha": 32,
     "finetune.learning_rate": 7e-4,

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 import time
+from pathlib import Path
 from types import TracebackType
 
 from tqdm import tqdm
 
 LOG_EVERY_SECONDS = 10.0
+# A file that whoever started this process reads the progress from: {name, done, total, unit, note}.
+PROGRESS_FILE = "CSR_PROGRESS_FILE"
+FILE_EVERY_SECONDS = 1.0
 
 
 class Progress:
@@ -18,11 +24,13 @@ class Progress:
         self.name, self.total, self.unit = name, total, unit
         self.done = 0
         self._start = self._last = time.monotonic()
+        self._written = 0.0
         self._bar = tqdm(total=total, desc=name, unit=f" {unit}") if sys.stderr.isatty() else None
 
     def advance(self, items: int = 1, note: str = "") -> None:
         """Count `items` more as done; `note` is a short text such as the running metric."""
         self.done += items
+        self._write(note)
         if self._bar is not None:
             if note:
                 self._bar.set_postfix_str(note)
@@ -30,6 +38,16 @@ class Progress:
         elif time.monotonic() - self._last >= LOG_EVERY_SECONDS or self.done >= self.total:
             self._last = time.monotonic()
             self._line(note)
+
+    def _write(self, note: str) -> None:
+        now, file = time.monotonic(), os.environ.get(PROGRESS_FILE)
+        if not file or (now - self._written < FILE_EVERY_SECONDS and self.done < self.total):
+            return
+        self._written = now
+        state = {"name": self.name, "done": self.done, "total": self.total, "unit": self.unit, "note": note}
+        beside = Path(f"{file}.{os.getpid()}.tmp")
+        beside.write_text(json.dumps(state), "utf-8")
+        os.replace(beside, file)
 
     def _line(self, note: str) -> None:
         spent = time.monotonic() - self._start

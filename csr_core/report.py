@@ -49,7 +49,7 @@ def metrics_table(layout: Layout, iterations: int | None = None) -> str:
     for split in runs[0]:
         rows = [["", *(COLUMNS[name][0] for name in COLUMNS if name in runs[0][split])]]
         for k, metrics in enumerate(runs):
-            cells = [_cell(metrics[split][name], name) for name in COLUMNS if name in metrics[split]]
+            cells = [figure(metrics[split][name], name) for name in COLUMNS if name in metrics[split]]
             rows.append(["base" if k == 0 else f"iteration {k}", *cells])
         parts.append(f"{split} ({_pictures(runs[0][split])} pictures; 95 % intervals over pictures)\n{_align(rows)}")
     if sentence := conclusion(runs):
@@ -123,7 +123,8 @@ def plot_metrics(runs: dict[str, list[dict[str, Any]]], split: str | None = None
     return buffer.getvalue()
 
 
-def _cell(interval: dict[str, Any], name: str) -> str:
+def figure(interval: dict[str, Any], name: str) -> str:
+    """A figure of COLUMNS with its interval, as in `22.8 [21.5, 24.2]`."""
     _, factor, decimals = COLUMNS[name]
     if interval["value"] is None:
         return "-"

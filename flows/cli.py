@@ -91,6 +91,25 @@ def run(
 
 
 @app.command()
+def up(
+    prefect_port: Annotated[int | None, typer.Option(help="Default: as in prefect.toml or PREFECT_API_URL.")] = None,
+    mlflow_port: Annotated[int | None, typer.Option(help="Default: 5000.")] = None,
+) -> None:
+    """Start Prefect server, MLflow server and a worker on this machine, and register the deployments."""
+    from flows.services import up as start_services
+
+    start_services(prefect_port, mlflow_port)
+
+
+@app.command()
+def down() -> None:
+    """Stop what `csr up` started in this folder, and nothing else."""
+    from flows.services import down as stop_services
+
+    stop_services()
+
+
+@app.command()
 def stage(
     name: Annotated[str, typer.Argument(help="prepare, generate, score, pair, finetune or evaluate.")],
     iteration: Annotated[int, typer.Option(help="1, 2, ...; 0 is the base model (prepare, evaluate).")],

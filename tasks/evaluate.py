@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from tasks.run import Run, run_in_process
-from tasks.stage import stage
+from tasks.run import Run
+from tasks.stage import in_process, stage
 
 
 @stage(gpu=True)
 def evaluate(iteration: int, run: Run) -> dict[str, Any]:
     """Hallucination and ability on held-out pictures, against the previous model and the base."""
-    return run_in_process("evaluate", iteration, run)
+    return in_process("evaluate", iteration, run)

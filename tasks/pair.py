@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from tasks.run import Run, run_here
-from tasks.stage import stage
+from tasks.run import Run
+from tasks.stage import here, stage
 
 
 @stage(gpu=False)
 def pair(iteration: int, run: Run) -> dict[str, Any]:
     """Best and worst response of every picture."""
-    return run_here("pair", iteration, run)
+    return here("pair", iteration, run)

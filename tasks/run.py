@@ -1,31 +1,34 @@
-"""What every task shares: the run's settings, the cache key by content, and a process for each stage."""
+"""One CSR run: its settings, the folder all lies in, and what its stages are asked by content."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
-import subprocess
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from csr_core.config import Settings
 from csr_core.digests import Digests
-from csr_core.errors import InputError
 from csr_core.layout import Layout
 from csr_core.params import load_settings
 from csr_core.stages.plan import StageCall, plan
-from csr_core.stages.runner import StageResult, run_stage, stage_key, up_to_date
+from csr_core.stages.runner import StageResult, stage_key, up_to_date
 
 
 @dataclass(frozen=True)
 class Run:
-    """One CSR run: the settings file, what was changed on the command line, and the folder all lies in."""
+    """One CSR run: the settings file, what was changed on the command line, and the folder all lies in.
+
+    Picklable and small, since it goes to the processes and machines that work on shards. `folder` is absolute: the
+    working folder, in which all paths of the layout are taken.
+    """
 
     params: Path
     overrides: tuple[str, ...] = ()
+    folder: Path = field(default_factory=Path.cwd)
     layout: Layout = field(default_factory=Layout)
 
     @property
@@ -38,66 +41,38 @@ class Run:
     def digests(self, call: StageCall) -> Digests:
         return Digests(self.layout.state / "digests" / f"{call.label}.json")
 
+    def key(self, call: StageCall) -> str:
+        """What decides the stage's result, by content; Prefect's cache key."""
+        return f"{call.label}-{stage_key(call, self.digests(call))}"
 
-def cache_key(stage: str, iteration: int, run: Run) -> str:
-    """Prefect's cache key of a stage: what it reads, by content."""
-    call = run.call(stage, iteration)
-    return f"{call.label}-{stage_key(call, run.digests(call))}"
-
-
-def is_done(stage: str, iteration: int, run: Run) -> bool:
-    """Whether the stage's outputs lie there, made from these very inputs, and unchanged since."""
-    call = run.call(stage, iteration)
-    return up_to_date(call, run.layout, run.digests(call)) is not None
-
-
-def run_in_process(stage: str, iteration: int, run: Run) -> dict[str, Any]:
-    """Run a stage in a process group of its own, which ends with the task however the task ends.
-
-    Returns: what the stage made, by content (`key`, `outputs`), small enough for Prefect's JSON results.
-
-    Raises:
-        InputError: the stage refused its settings or inputs; a retry cannot help.
-        RuntimeError: the process died (out of memory, killed).
-    """
-    call = run.call(stage, iteration)
-    result = up_to_date(call, run.layout, run.digests(call))
-    if result is None:
-        _run_process(stage, iteration, run)
-        result = up_to_date(call, run.layout, run.digests(call))
-        if result is None:
-            raise RuntimeError(f"{call.label} ended without its outputs: see what it printed above")
-    return as_json(result)
-
-
-def run_here(stage: str, iteration: int, run: Run) -> dict[str, Any]:
-    """Run a light stage in this process."""
-    return as_json(run_stage(run.call(stage, iteration), run.layout))
+    def result(self, call: StageCall) -> StageResult | None:
+        """The stage's result where its outputs lie there, made from these very inputs, and unchanged since."""
+        return up_to_date(call, self.layout, self.digests(call))
 
 
 def as_json(result: StageResult) -> dict[str, Any]:
-    return {"label": result.label, "key": result.key, "outputs": result.outputs, "left_out": _left_out(result)}
+    """What a stage made, by content: small enough for Prefect's JSON results."""
+    return {
+        "label": result.label,
+        "key": result.key,
+        "outputs": result.outputs,
+        "left_out": len(result.summary.get("left_out", [])),
+        "seconds": round(result.seconds, 1),
+        "cached": result.cached,
+    }
 
 
-def _left_out(result: StageResult) -> int:
-    return len(result.summary.get("left_out", []))
-
-
-def _run_process(stage: str, iteration: int, run: Run) -> None:
-    command = [sys.executable, "-m", "csr_core.stages", stage, "--iteration", str(iteration)]
-    command += ["--params", str(run.params), "--end-with", str(os.getpid())]
-    for change in run.overrides:
-        command += ["--set", change]
-    process = subprocess.Popen(command, start_new_session=True)
+@contextmanager
+def exclusive(layout: Layout) -> Iterator[None]:
+    """One driver at a time works in a folder; a second waits, and then finds done what it was to do."""
+    layout.state.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(layout.state / "run.lock")
     try:
-        code = process.wait()
+        lock.acquire(timeout=0)
+    except Timeout:
+        print("another run works in this folder: waiting for its end", flush=True)
+        lock.acquire()
+    try:
+        yield
     finally:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    if code == 2:
-        raise InputError(f"{stage}@{iteration} refused its settings or inputs: the reason stands above")
-    if code != 0:
-        cause = f"was killed by signal {-code}" if code < 0 else f"failed with exit status {code}"
-        hint = " (out of memory? lower its batch_size)" if code == -signal.SIGKILL else ""
-        raise RuntimeError(f"{stage}@{iteration} {cause}{hint}")
+        lock.release()

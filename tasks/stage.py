@@ -1,4 +1,4 @@
-"""What makes a function a task: cached by content, retried where that can help, made again where files are gone."""
+"""What makes a function a stage of the flow: cached by content, in shards, retried where that can help, recorded."""
 
 from __future__ import annotations
 
@@ -7,39 +7,53 @@ from collections.abc import Callable
 from typing import Any
 
 from prefect import task
+from prefect.runtime import task_run
+from prefect.states import Completed
+from prefect.tasks import exponential_backoff
 
-from csr_core.errors import CsrError
-from tasks.run import Run, cache_key, is_done
+from csr_core.errors import CsrError, OutOfMemoryError
+from csr_core.stages.__main__ import Order
+from csr_core.stages.runner import missing_shards, run_stage
+from tasks import runners
+from tasks.artifacts import StageProgress
+from tasks.process import run_process
+from tasks.run import Run, as_json
+from tasks.session import recorded
 
 Stage = Callable[[int, Run], dict[str, Any]]
+BACKOFF_SECONDS = 2.0  # before the first retry; doubled for each further one
 
 
 def stage(gpu: bool) -> Callable[[Stage], Stage]:
-    """Make `function(iteration, run)`, named like its stage, a Prefect task.
+    """Make `function(iteration, run)`, named like its stage, a stage of the flow, and its body a Prefect task.
 
-    A GPU stage carries the tag `gpu`, by which a concurrency limit gives each GPU to one task at a time.
+    The tag `gpu` tells the tasks that hold a GPU; which one, and that it is theirs alone, is settled by the stage's
+    process (`csr_core.stages.gpus`).
     """
 
     def make(function: Stage) -> Stage:
-        cached = task(
-            name=function.__name__,
-            task_run_name=function.__name__ + "@{iteration}",
-            tags=["gpu" if gpu else "cpu"],
-            cache_key_fn=lambda context, given: cache_key(function.__name__, given["iteration"], given["run"]),
-            persist_result=True,
-            result_serializer="json",
-            retries=1 if gpu else 0,
-            retry_delay_seconds=5,
-            retry_condition_fn=_retry_can_help,
+        name = function.__name__
+        whole = task(
+            name=name,
+            task_run_name=name + "@{iteration}",
+            cache_key_fn=lambda context, given: given["run"].key(given["run"].call(name, given["iteration"])),
+            **_options(gpu),
         )(function)
 
         @functools.wraps(function)
         def call(iteration: int, run: Run) -> dict[str, Any]:
-            # Prefect would call a task cached although the files it made were deleted or changed since.
-            stale = not is_done(function.__name__, iteration, run)
-            if not stale:
-                print(f"{function.__name__}@{iteration}: up to date", flush=True)
-            made: dict[str, Any] = cached.with_options(refresh_cache=stale)(iteration, run)
+            planned = run.call(name, iteration)
+            with recorded(name, iteration, run) as record, StageProgress(planned, run.layout) as progress:
+                done = run.result(planned) is not None
+                if done:
+                    print(f"{planned.label}: up to date", flush=True)
+                elif planned.shards is not None:
+                    progress.wait(_submit_shards(name, iteration, run, gpu))
+                # Prefect would call a task cached although the files it made were deleted or changed since.
+                retries = run.settings.run.retries if gpu else 0
+                todo = whole.with_options(refresh_cache=not done, retries=retries)
+                made: dict[str, Any] = progress.wait([_submit(todo, iteration=iteration, run=run)])[0]
+                record(made)
             return made
 
         return call
@@ -47,6 +61,82 @@ def stage(gpu: bool) -> Callable[[Stage], Stage]:
     return make
 
 
-def _retry_can_help(task: Any, task_run: Any, state: Any) -> bool:
-    """Retry what may pass by itself (memory, file system), not what the user must mend."""
-    return not isinstance(state.result(raise_on_failure=False), CsrError)
+def in_process(name: str, iteration: int, run: Run) -> dict[str, Any] | Any:
+    """The body of a heavy stage: what its shards made is put together, or all is done, in a process of its own."""
+    call = run.call(name, iteration)
+    if result := run.result(call):
+        return Completed(name="Cached", message="up to date: made by another driver", data=as_json(result))
+    alone = run.settings.run.workers if call.shards is not None else 0
+    order = Order(name, iteration, run.params, run.overrides, halved=_out_of_memory_before(), side_by_side=alone)
+    run_process(order, run.folder, StageProgress.file(run.layout, call.label))
+    result = run.result(call)
+    if result is None:
+        raise RuntimeError(f"{call.label} ended without its outputs: see what it printed above")
+    return as_json(result)
+
+
+def here(name: str, iteration: int, run: Run) -> dict[str, Any] | Any:
+    """The body of a light stage, in this process."""
+    result = run_stage(run.call(name, iteration), run.layout)
+    made = as_json(result)
+    return Completed(name="Cached", message="up to date: made by another driver", data=made) if result.cached else made
+
+
+def retry_can_help(task: Any, task_run: Any, state: Any) -> bool:
+    """Retry what may pass by itself or with a smaller batch, not what the user must mend."""
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, OutOfMemoryError) or not isinstance(error, CsrError)
+
+
+def _options(gpu: bool) -> dict[str, Any]:
+    return {
+        "tags": ["gpu" if gpu else "cpu"],
+        "persist_result": True,
+        "result_serializer": "json",
+        "retry_delay_seconds": exponential_backoff(backoff_factor=BACKOFF_SECONDS),
+        "retry_condition_fn": retry_can_help,
+    }
+
+
+def _submit(task: Any, **parameters: Any) -> Any:
+    return runners.submit(task, parameters)
+
+
+def _submit_shards(name: str, iteration: int, run: Run, gpu: bool) -> list[Any]:
+    """Hand over every shard; those that a killed run finished are found cached."""
+    call = run.call(name, iteration)
+    assert call.shards is not None
+    count, missing = call.shards.count(), set(missing_shards(call, run.layout))
+    base = shard.with_options(
+        name=f"{name} shard", retries=run.settings.run.retries if gpu else 0, tags=["gpu" if gpu else "cpu"]
+    )
+    return [
+        _submit(
+            base.with_options(refresh_cache=n in missing), name=name, iteration=iteration, number=n, of=count, run=run
+        )
+        for n in range(count)
+    ]
+
+
+def _shard_key(context: Any, given: dict[str, Any]) -> str:
+    call = given["run"].call(given["name"], given["iteration"])
+    return f"{given['run'].key(call)}-{call.shards.cut}-{given['number']}"
+
+
+@task(task_run_name="{name}@{iteration} shard {number} of {of}", cache_key_fn=_shard_key, **_options(gpu=True))
+def shard(name: str, iteration: int, number: int, of: int, run: Run) -> dict[str, Any] | Any:
+    """One shard of a stage, in a process of its own; shards are numbered from 0."""
+    call = run.call(name, iteration)
+    made = {"label": call.label, "shard": number}
+    if number not in missing_shards(call, run.layout):
+        return Completed(name="Cached", message="finished by an earlier run", data=made)
+    order = Order(
+        name, iteration, run.params, run.overrides, number, _out_of_memory_before(), min(of, run.settings.run.workers)
+    )
+    run_process(order, run.folder, StageProgress.file(run.layout, call.label, number))
+    return made
+
+
+def _out_of_memory_before() -> int:
+    """How often to halve the batches. Which attempt ran out of memory is not known; a smaller batch never hurts."""
+    return max(0, int(task_run.run_count or 1) - 1)

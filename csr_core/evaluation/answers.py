@@ -38,7 +38,7 @@ class Encoder:
     """
 
     def __init__(self, policy: Policy, max_pixels: int, cache_bytes: int = _CACHE_BYTES) -> None:
-        self._policy, self._max_pixels, self._room = policy, max_pixels, cache_bytes
+        self.policy, self._max_pixels, self._room = policy, max_pixels, cache_bytes
         self._features: OrderedDict[Path, tuple[tuple[int, int], dict[str, Tensor]]] = OrderedDict()
         self._sequences: dict[tuple[tuple[int, int], str], dict[str, Tensor]] = {}
 
@@ -51,7 +51,7 @@ class Encoder:
             if sequence is not None:
                 return PromptInputs(sequence, known[1])
         picture = open_image(image, self._max_pixels)
-        inputs = self._policy.encode(picture, prompt)
+        inputs = self.policy.encode(picture, prompt)
         # A processor that puts something of the prompt beside the picture's features is asked anew every time.
         if all(name.startswith(("pixel_", "image_")) for name in inputs.features):
             self._sequences[picture.size, prompt] = inputs.sequence

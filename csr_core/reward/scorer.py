@@ -40,6 +40,15 @@ class SentenceScorer:
         self._texts: OrderedDict[str, Tensor] = OrderedDict()
         self._pixels: dict[str, Tensor] = {}
 
+    def forget(self) -> None:
+        """Start anew with pictures and sentences; the counts go on.
+
+        A shard begins with this: what is embedded together, and so the last bits of its numbers, then does not depend
+        on which shards the same process made before.
+        """
+        for known in (self._images, self._texts, self._pixels):
+            known.clear()
+
     def knows(self, image: str) -> bool:
         """Whether the picture of that name need not be given again."""
         return image in self._images or image in self._pixels

@@ -1,4 +1,7 @@
-"""`python -m csr_core.stages NAME --iteration K`: one stage in a process of its own, whose memory ends with it."""
+"""`python -m csr_core.stages NAME --iteration K`: one stage, or one shard of it, in a process of its own.
+
+Exit status: 0 done, 2 settings or inputs were refused, 3 out of memory.
+"""
 
 from __future__ import annotations
 
@@ -9,36 +12,83 @@ import sys
 import threading
 import time
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
-from csr_core.errors import CsrError
+from csr_core.errors import CsrError, OutOfMemoryError
 from csr_core.layout import Layout
 from csr_core.params import load_settings
+from csr_core.stages.gpus import gpu_slot
+from csr_core.stages.memory import memory_errors
 from csr_core.stages.plan import STAGES, plan
-from csr_core.stages.runner import StageResult, run_stage
+from csr_core.stages.runner import StageResult, run_shard, run_stage
+from csr_core.stages.shards import share_cores
+
+REFUSED, OUT_OF_MEMORY = 2, 3
+ON_GPU = ("generate", "score", "finetune", "evaluate")
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a stage process is asked to do, in the present working folder.
+
+    shard: one shard alone; None: the stage, with its missing shards. halved: see `plan`. side_by_side: how many such
+    processes share the machine's cores; 0: no other, and the stage's own workers are those of the settings.
+    """
+
+    stage: str
+    iteration: int
+    params: Path = Path("params.yaml")
+    overrides: tuple[str, ...] = ()
+    shard: int | None = None
+    halved: int = 0
+    side_by_side: int = 0
+
+    def arguments(self) -> list[str]:
+        """The same as command line arguments."""
+        words = [self.stage, "--iteration", str(self.iteration), "--params", str(self.params)]
+        words += [word for change in self.overrides for word in ("--set", change)]
+        words += ["--shard", str(self.shard)] if self.shard is not None else []
+        return [*words, "--halved", str(self.halved), "--side-by-side", str(self.side_by_side)]
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", choices=STAGES)
+    parser.add_argument("stage", choices=STAGES)
     parser.add_argument("--iteration", type=int, required=True)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="section.key=value")
-    parser.add_argument(
-        "--end-with", type=int, metavar="PID", help="kill this process group once its parent PID is gone"
-    )
-    args = parser.parse_args(arguments)
+    parser.add_argument("--shard", type=int, help="this shard alone")
+    parser.add_argument("--halved", type=int, default=0, help="how often to halve the batches")
+    parser.add_argument("--side-by-side", type=int, default=0, help="processes that share the cores")
+    parser.add_argument("--end-with", type=int, metavar="PID", help="end once the parent, this PID, is gone")
+    given = vars(parser.parse_args(arguments))
+    end_with = given.pop("end_with")
+    if end_with:
+        end_with_parent(end_with)
+    return carry_out(Order(**{**given, "overrides": tuple(given["overrides"])}))
+
+
+def carry_out(order: Order) -> int:
+    """Run the stage or the shard, say in words what happened, and return the exit status."""
     # What one library says to another about its next release is no news for the user.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    if args.end_with:
-        threading.Thread(target=_end_with_parent, args=(args.end_with,), daemon=True).start()
     try:
-        settings = load_settings(args.params, args.overrides)
-        result = run_stage(plan(args.name, args.iteration, settings, Layout()), Layout())
+        settings, layout = load_settings(order.params, order.overrides), Layout()
+        call = plan(order.stage, order.iteration, settings, layout, order.halved)
+        if order.side_by_side:
+            share_cores(order.side_by_side)
+        device = settings.model.device if order.stage in ON_GPU else "cpu"
+        with gpu_slot(device) as gpu, memory_errors(order.stage):
+            if order.shard is not None:
+                run_shard(call, layout, order.shard)
+                return 0
+            # Workers of this process would have to share the one GPU it holds.
+            result = run_stage(call, layout, 1 if gpu or order.side_by_side else settings.run.workers)
     except CsrError as error:
-        print(f"csr: {error}", file=sys.stderr)
-        return 2
-    print(describe(result))
+        print(f"csr: {error}", file=sys.stderr, flush=True)
+        return OUT_OF_MEMORY if isinstance(error, OutOfMemoryError) else REFUSED
+    print(describe(result), flush=True)
     return 0
 
 
@@ -53,11 +103,18 @@ def describe(result: StageResult) -> str:
     return "\n".join(lines)
 
 
-def _end_with_parent(parent: int) -> None:
-    """A driver that was killed cannot end its stage; work nobody waits for must not hold the GPU."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os.killpg(0, signal.SIGKILL)
+def end_with_parent(parent: int) -> None:
+    """End this process group once its parent is gone.
+
+    A driver that was killed cannot end its stage, and work nobody waits for must not hold the GPU.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 if __name__ == "__main__":

@@ -1,26 +1,33 @@
-"""Stage `evaluate`: greedy answers on the held-out splits, and the figures they give, with intervals."""
+"""Stage `evaluate`: greedy answers on the held-out splits, and the figures they give, with intervals.
+
+Pictures are asked about in shards; a shard that is done leaves `part-NNNNN.json` with its answers.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from csr_core.config import Settings
 from csr_core.errors import InputError
-from csr_core.evaluation.answers import Ask, Encoder, greedy_answers
 from csr_core.evaluation.report import Rows, split_metrics
 from csr_core.evaluation.sources import read_rows
 from csr_core.evaluation.splits import Split, read_split
-from csr_core.policy import Policy, load_policy
-from csr_core.records import write_json, write_jsonl
+from csr_core.records import read_json, write_json, write_jsonl
+from csr_core.stages.shards import missing_parts, part
 
 YES_NO_TOKENS = 16  # enough for a yes or no with its reason: only the first sentence is read
+FILES = (".json",)  # what a finished shard leaves
+
+Row = dict[str, Any]
 
 
 def evaluate(
     settings: Settings,
-    splits: dict[str, Path],
+    splits: Mapping[str, Path],
     adapter: Path | None,
+    parts: Path,
     answers: Path,
     metrics: Path,
     previous: Path | None = None,
@@ -31,17 +38,22 @@ def evaluate(
     Writes, for each split, `answers/{split}_captions.jsonl` and `answers/{split}_questions.jsonl`; the figures to
     `metrics` as {split: {name: {value, low, high, n}}}, where figures also have `vs_previous` and `vs_base` (paired
     differences) where `previous` and `base`, answers folders of other models, are given; and `answers/summary.json`.
+    `parts` holds the shards' answers; those that are there already are kept.
 
     Raises:
         InputError: a split cannot be used, the model cannot be loaded, or not one picture of a split can be read.
     """
     # All splits are read before the model is loaded: a wrong file is found at once.
-    found = [read_split(name, folder, _count(settings, name)) for name, folder in splits.items()]
-    policy = load_policy(settings.model, adapter)
+    found = _read(settings, splits)
+    cut = _cut(settings, found)
+    make_shards(settings, splits, adapter, parts, missing_parts(parts, len(cut), FILES))
     figures: dict[str, Any] = {}
     summary: dict[str, Any] = {"splits": {}, "left_out": []}
     for split in found:
-        left_out = [*split.left_out, *_answer(settings, policy, split, answers)]
+        done = [read_json(part(parts, number, ".json")) for number, (of, _) in enumerate(cut) if of is split]
+        left_out = [*split.left_out, *(item for one in done for item in one["left_out"])]
+        for kind in ("captions", "questions"):
+            write_jsonl(answers / f"{split.name}_{kind}.jsonl", _in_order(split, kind, done))
         rows = _answers(answers, split.name)
         if not any(rows):
             raise InputError(
@@ -50,13 +62,52 @@ def evaluate(
         others = {
             label: _answers(folder, split.name) for label, folder in (("previous", previous), ("base", base)) if folder
         }
-        figures[split.name], part = split_metrics(split, *rows, others, settings.evaluate.bootstrap)
-        left_out += part.pop("left_out")
-        summary["splits"][split.name] = part
+        figures[split.name], summary["splits"][split.name] = split_metrics(
+            split, *rows, others, settings.evaluate.bootstrap
+        )
+        left_out += summary["splits"][split.name].pop("left_out")
         summary["left_out"] += [{"split": split.name, **item} for item in left_out]
     write_json(metrics, figures)
     write_json(answers / "summary.json", summary)
     return summary
+
+
+def shard_count(settings: Settings, splits: Mapping[str, Path]) -> int:
+    return len(_cut(settings, _read(settings, splits)))
+
+
+def make_shards(
+    settings: Settings, splits: Mapping[str, Path], adapter: Path | None, parts: Path, numbers: Sequence[int]
+) -> None:
+    """Answer for the shards with these numbers: {captions: {row: text}, questions: {row: text}, left_out}."""
+    from csr_core.evaluation.answers import Encoder
+    from csr_core.policy import load_policy
+
+    if not numbers:
+        return
+    cut = _cut(settings, _read(settings, splits))
+    policy = load_policy(settings.model, adapter)
+    for number in numbers:
+        split, pictures = cut[number]
+        encoder = Encoder(policy, settings.data.max_pixels)
+        left_out: list[dict[str, str]] = []
+        texts = {
+            kind: _answer(settings, encoder, split, kind, pictures, left_out) for kind in ("captions", "questions")
+        }
+        write_json(part(parts, number, ".json"), {**texts, "left_out": left_out})
+
+
+def _read(settings: Settings, splits: Mapping[str, Path]) -> list[Split]:
+    return [read_split(name, folder, _count(settings, name)) for name, folder in splits.items()]
+
+
+def _cut(settings: Settings, splits: Sequence[Split]) -> list[tuple[Split, frozenset[Path]]]:
+    """For each shard its split and its pictures; what is asked about one picture is asked in one shard."""
+    size, out = settings.evaluate.shard_size, []
+    for split in splits:
+        pictures = list(dict.fromkeys(row["path"] for row in (*split.captions, *split.questions)))
+        out += [(split, frozenset(pictures[start : start + size])) for start in range(0, len(pictures), size)]
+    return out
 
 
 def _count(settings: Settings, name: str) -> int | None:
@@ -64,33 +115,44 @@ def _count(settings: Settings, name: str) -> int | None:
     return chosen.count if chosen else None
 
 
-def _answer(settings: Settings, policy: Policy, split: Split, answers: Path) -> list[dict[str, str]]:
-    """Write both answer files of a split; returns what was left out."""
-    encoder = Encoder(policy, settings.data.max_pixels)
-    batch = settings.evaluate.batch_size
-    asks = [Ask(str(row["image_id"]), row["path"], row["prompt"]) for row in split.captions]
-    texts, left_out = greedy_answers(
-        policy, asks, settings.evaluate.max_new_tokens, batch, encoder, f"{split.name} captions"
+def _answer(
+    settings: Settings, encoder: Any, split: Split, kind: str, pictures: frozenset[Path], left_out: list[dict[str, str]]
+) -> dict[str, str]:
+    """The answers about some pictures by the row's place in the split; adds to `left_out` what could not be asked."""
+    from csr_core.evaluation.answers import Ask, greedy_answers
+
+    captions = kind == "captions"
+    rows = split.captions if captions else split.questions
+    chosen = [place for place, row in enumerate(rows) if row["path"] in pictures]
+    texts, missing = greedy_answers(
+        encoder.policy,
+        [Ask(_key(kind, rows[place]), rows[place]["path"], rows[place][_PROMPT[kind]]) for place in chosen],
+        settings.evaluate.max_new_tokens if captions else YES_NO_TOKENS,
+        settings.evaluate.batch_size,
+        encoder,
+        f"{split.name} {kind}",
     )
-    write_jsonl(
-        answers / f"{split.name}_captions.jsonl",
-        [
-            {key: row[key] for key in ("image_id", "image", "prompt")} | {"caption": text}
-            for row, text in zip(split.captions, texts, strict=True)
-            if text is not None
-        ],
-    )
-    asks = [Ask(f"{row['category']}/{row['question_id']}", row["path"], row["text"]) for row in split.questions]
-    texts, missing = greedy_answers(policy, asks, YES_NO_TOKENS, batch, encoder, f"{split.name} questions")
-    write_jsonl(
-        answers / f"{split.name}_questions.jsonl",
-        [
-            {key: row[key] for key in ("question_id", "image", "text", "label", "category")} | {"answer": text}
-            for row, text in zip(split.questions, texts, strict=True)
-            if text is not None
-        ],
-    )
-    return left_out + missing
+    left_out += missing
+    return {str(place): text for place, text in zip(chosen, texts, strict=True) if text is not None}
+
+
+_PROMPT = {"captions": "prompt", "questions": "text"}
+_KEPT = {
+    "captions": ("image_id", "image", "prompt"),
+    "questions": ("question_id", "image", "text", "label", "category"),
+}
+
+
+def _key(kind: str, row: Row) -> str:
+    return str(row["image_id"]) if kind == "captions" else f"{row['category']}/{row['question_id']}"
+
+
+def _in_order(split: Split, kind: str, parts: Sequence[Row]) -> list[Row]:
+    """The answered rows of a split as they stand in it, whatever the shards were."""
+    answer = "caption" if kind == "captions" else "answer"
+    texts = {int(place): text for one in parts for place, text in one[kind].items()}
+    rows = split.captions if kind == "captions" else split.questions
+    return [{key: rows[place][key] for key in _KEPT[kind]} | {answer: texts[place]} for place in sorted(texts)]
 
 
 def _answers(folder: Path, split: str) -> tuple[Rows, Rows]:

@@ -1,25 +1,22 @@
 """Stage 1: for each prompt a tree of candidate sentences, written by the current policy.
 
-Prompts are worked on in shards. A shard that is done leaves `part-NNNNN.parquet` and, written before it,
+Prompts are worked on in shards. A shard that is done leaves `part-NNNNN.parquet` and, written after it,
 `part-NNNNN.json` with its counts; a run that goes on after an interruption takes the shards that have both as they are.
 """
 
 from __future__ import annotations
 
 import math
-import multiprocessing
-import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from csr_core.config import Settings
-from csr_core.errors import CsrError, InputError
+from csr_core.errors import InputError
 from csr_core.images import open_image
 from csr_core.progress import Progress
 from csr_core.records import CANDIDATES, PROMPTS, read_json, read_table, write_json, write_table
+from csr_core.stages.shards import missing_parts, part
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,6 +24,8 @@ if TYPE_CHECKING:
     from csr_core.search.tree import Tree
 
 Row = dict[str, Any]
+
+FILES = (".parquet", ".json")  # what a finished shard leaves
 
 
 def generate(settings: Settings, iteration: int, prompts: Path, adapter: Path | None, out: Path) -> dict[str, Any]:
@@ -40,21 +39,38 @@ def generate(settings: Settings, iteration: int, prompts: Path, adapter: Path | 
         The summary: numbers of prompts, nodes and complete responses, and `left_out` with the reason for each prompt.
 
     Raises:
-        InputError: the prompts or the model cannot be read. CsrError: out of memory, or a worker was killed.
+        InputError: the prompts or the model cannot be read.
     """
-    rows = read_table(prompts, PROMPTS)
-    size = settings.generate.shard_size
-    shards = [rows[start : start + size] for start in range(0, len(rows), size)]
-    todo = [number for number in range(len(shards)) if not _is_done(out, number)]
-    with Progress("generate", len(rows), "prompts") as bar:
-        bar.advance(len(rows) - sum(len(shards[number]) for number in todo), "finished before")
-        if min(settings.generate.workers, len(todo)) > 1:
-            _in_processes(settings, iteration, adapter, {number: shards[number] for number in todo}, out, bar)
-        elif todo:
-            _in_this_process(settings, iteration, adapter, {number: shards[number] for number in todo}, out, bar)
-    summary = _summary([read_json(_part(out, number, "json")) for number in range(len(shards))])
+    count = shard_count(settings, prompts)
+    make_shards(settings, iteration, prompts, adapter, out, missing_parts(out, count, FILES))
+    summary = _summary([read_json(part(out, number, ".json")) for number in range(count)])
     write_json(out / "summary.json", summary)
     return summary
+
+
+def shard_count(settings: Settings, prompts: Path) -> int:
+    return math.ceil(len(read_table(prompts, PROMPTS)) / settings.generate.shard_size)
+
+
+def make_shards(
+    settings: Settings, iteration: int, prompts: Path, adapter: Path | None, out: Path, numbers: Sequence[int]
+) -> None:
+    """Write the parts with these numbers, in this process, the model loaded once."""
+    import torch
+
+    if not numbers:
+        return
+    rows, size = read_table(prompts, PROMPTS), settings.generate.shard_size
+    shards = {number: rows[number * size : (number + 1) * size] for number in numbers}
+    threads = torch.get_num_threads()
+    try:
+        with Progress("generate", sum(map(len, shards.values())), "prompts") as bar:
+            search = Search(settings, iteration, adapter)
+            for number, shard in shards.items():
+                search.write_shard(number, shard, out, bar)
+                bar.advance(len(shard))
+    finally:
+        torch.set_num_threads(threads)
 
 
 class Search:
@@ -76,32 +92,25 @@ class Search:
             self.policy, settings.generate, settings.seed, iteration, self._rewards if self._scorer else None
         )
 
-    def write_shard(self, number: int, rows: Sequence[Row], out: Path, bar: Progress | None = None) -> None:
+    def write_shard(self, number: int, rows: Sequence[Row], out: Path, bar: Progress) -> None:
         """Grow and write the trees of one shard; what cannot be used is left out and named."""
-        import torch
-
         left_out: list[Row] = []
         trees = list(self._trees(rows, left_out))
 
         def on_level(depth: int, growing: int) -> None:
-            if bar is not None:
-                bar.advance(0, f"shard {number}: {depth} sentences deep, {growing} of {len(trees)} trees still grow")
+            bar.advance(0, f"shard {number}: {depth} sentences deep, {growing} of {len(trees)} trees still grow")
 
-        try:
-            self.grower.grow(trees, on_level)
-        except torch.OutOfMemoryError as error:
-            raise CsrError(
-                f"out of GPU memory while generating shard {number} ({error}): lower generate.batch_size "
-                f"(now {self.settings.generate.batch_size} nodes of {self.settings.generate.width} rows each)"
-            ) from error
-        write_json(_part(out, number, "json"), _counts(rows, trees, left_out))
-        write_table(_part(out, number, "parquet"), [row for tree in trees for row in tree.rows()], CANDIDATES)
+        self.grower.grow(trees, on_level)
+        write_table(part(out, number, ".parquet"), [row for tree in trees for row in tree.rows()], CANDIDATES)
+        write_json(part(out, number, ".json"), _counts(rows, trees, left_out))
 
     def _trees(self, rows: Sequence[Row], left_out: list[Row]) -> Iterator[Tree]:
         """The roots of the usable prompts."""
         from csr_core.search.tree import Tree
 
         self._images.clear()
+        if self._scorer is not None:
+            self._scorer.forget()
         for row in rows:
             try:
                 image = open_image(row["image"], self.settings.data.max_pixels)
@@ -152,14 +161,6 @@ class Search:
         return [[0.0, *(next(found) for _ in tree.nodes[1:])] for tree in trees]
 
 
-def _part(out: Path, number: int, kind: str) -> Path:
-    return out / f"part-{number:05d}.{kind}"
-
-
-def _is_done(out: Path, number: int) -> bool:
-    return _part(out, number, "parquet").is_file() and _part(out, number, "json").is_file()
-
-
 def _counts(rows: Sequence[Row], trees: Sequence[Tree], left_out: list[Row]) -> dict[str, Any]:
     nodes = [node for tree in trees for node in tree.nodes[1:]]
     return {
@@ -176,57 +177,3 @@ def _summary(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     names = ("prompts", "grown", "nodes", "tokens", "complete_responses")
     total: dict[str, Any] = {name: sum(part[name] for part in parts) for name in names}
     return {**total, "left_out": [row for part in parts for row in part["left_out"]]}
-
-
-_search: Search | None = None  # of a worker process
-
-
-def _start(settings: Settings, iteration: int, adapter: Path | None, threads: int) -> None:
-    import torch
-
-    global _search
-    torch.set_num_threads(threads)
-    _search = Search(settings, iteration, adapter)
-
-
-def _work(number: int, rows: Sequence[Row], out: Path) -> int:
-    assert _search is not None
-    _search.write_shard(number, rows, out)
-    return len(rows)
-
-
-def _in_this_process(
-    settings: Settings, iteration: int, adapter: Path | None, shards: dict[int, list[Row]], out: Path, bar: Progress
-) -> None:
-    import torch
-
-    threads = torch.get_num_threads()
-    try:
-        search = Search(settings, iteration, adapter)
-        for number, rows in shards.items():
-            search.write_shard(number, rows, out, bar)
-            bar.advance(len(rows))
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _in_processes(
-    settings: Settings, iteration: int, adapter: Path | None, shards: dict[int, list[Row]], out: Path, bar: Progress
-) -> None:
-    """The shards in worker processes, each with its own copy of the model and its share of the cores."""
-    workers = min(settings.generate.workers, len(shards))
-    threads = max(1, math.floor((os.cpu_count() or 1) / workers))
-    context = multiprocessing.get_context("spawn")
-    arguments = (settings, iteration, adapter, threads)
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=arguments) as pool:
-        waiting = [pool.submit(_work, number, rows, out) for number, rows in shards.items()]
-        try:
-            for future in as_completed(waiting):
-                bar.advance(future.result())
-        except BrokenProcessPool as error:
-            raise CsrError(
-                f"a worker of generate died ({error}); was it killed for memory, or could it not load the model? "
-                "Finished shards are kept: run again with a smaller generate.workers"
-            ) from error
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)

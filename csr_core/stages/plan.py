@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from pydantic import BaseModel
 
 from csr_core.config import Settings
 from csr_core.layout import Layout
+from csr_core.stages.shards import Shards
 
 STAGES = ("prepare", "generate", "score", "pair", "finetune", "evaluate")
 
@@ -19,10 +21,10 @@ VERSIONS = {"prepare": 1, "generate": 1, "score": 1, "pair": 1, "finetune": 1, "
 
 # Settings that change how fast a stage runs, never what comes out.
 WITHOUT_INFLUENCE = {
-    "generate": {"batch_size", "shard_size", "workers"},
+    "generate": {"batch_size", "shard_size"},
     "reward": {"batch_size", "device"},
     "model": {"device"},
-    "evaluate": {"batch_size", "best_by"},
+    "evaluate": {"batch_size", "shard_size", "best_by"},
 }
 
 
@@ -36,15 +38,17 @@ class StageCall:
     settings: dict[str, Any]  # the part of the settings that decides the result
     outputs: dict[str, Path]  # name below the temporary folder ("" for itself) -> final place
     run: Callable[[Path], dict[str, Any]]
-    shards: str = ""  # how unfinished work is cut up: parts of another cut cannot be gone on with
+    shards: Shards | None = None  # of a stage that is worked on in shards; `run` makes those that are missing
 
     @property
     def label(self) -> str:
         return f"{self.name}@{self.iteration}"
 
 
-def plan(name: str, iteration: int, settings: Settings, layout: Layout) -> StageCall:
+def plan(name: str, iteration: int, settings: Settings, layout: Layout, halved: int = 0) -> StageCall:
     """The call of stage `name` in `iteration` (0: only prepare and evaluate, of the base).
+
+    `halved`: how often batches are halved against the settings, after running out of memory; no influence on results.
 
     Raises:
         ValueError: no such stage, or a stage that iteration 0 does not have.
@@ -53,9 +57,27 @@ def plan(name: str, iteration: int, settings: Settings, layout: Layout) -> Stage
         raise ValueError(
             f"no stage {name}@{iteration}: stages are {', '.join(STAGES)}; the base, 0, has prepare, evaluate"
         )
-    return {"prepare": _prepare, "generate": _generate, "score": _score, "pair": _pair, "finetune": _finetune}.get(
-        name, _evaluate
-    )(iteration, settings, layout)
+    builders = {"prepare": _prepare, "generate": _generate, "score": _score, "pair": _pair, "finetune": _finetune}
+    build = builders.get(name, _evaluate)
+    call = build(iteration, settings, layout)
+    if not halved:
+        return call
+    return replace(build(iteration, smaller_batches(settings, halved), layout), settings=call.settings)
+
+
+def smaller_batches(settings: Settings, halved: int) -> Settings:
+    """Batches halved so many times; fine-tuning gathers as many more, so that its steps stay the same.
+
+    A fine-tuning batch that is odd is halved no further: its steps would be of another size.
+    """
+    size, gathered = settings.finetune.batch_size, settings.finetune.accumulation
+    for _ in range(halved):
+        size, gathered = (size // 2, gathered * 2) if size % 2 == 0 else (size, gathered)
+    changes: dict[str, dict[str, int]] = {"finetune": {"batch_size": size, "accumulation": gathered}}
+    for section in ("generate", "reward", "evaluate"):
+        changes[section] = {"batch_size": max(1, getattr(settings, section).batch_size >> halved)}
+    parts = {name: getattr(settings, name).model_copy(update=update) for name, update in changes.items()}
+    return settings.model_copy(update=parts)
 
 
 def start_model(iteration: int, layout: Layout) -> Path | None:
@@ -91,9 +113,25 @@ def _generate(k: int, settings: Settings, layout: Layout) -> StageCall:
     if settings.generate.keep_by == "reward":
         part |= _sections(settings, "reward")
         inputs += _reward_inputs(settings)
-    return StageCall(
-        "generate", k, tuple(inputs), part, {"": layout.candidates(k)}, run, f".{settings.generate.shard_size}"
+    shards = Shards(
+        partial(_count_generate, settings, layout.prompts(k)),
+        partial(_make_generate, settings, k, layout.prompts(k), start),
+        (".parquet", ".json"),
+        cut=str(settings.generate.shard_size),
     )
+    return StageCall("generate", k, tuple(inputs), part, {"": layout.candidates(k)}, run, shards)
+
+
+def _count_generate(settings: Settings, prompts: Path) -> int:
+    from csr_core.stages.generate import shard_count
+
+    return shard_count(settings, prompts)
+
+
+def _make_generate(settings: Settings, k: int, prompts: Path, start: Path | None, out: Path, n: Sequence[int]) -> None:
+    from csr_core.stages.generate import make_shards
+
+    make_shards(settings, k, prompts, start, out, n)
 
 
 def _score(k: int, settings: Settings, layout: Layout) -> StageCall:
@@ -103,7 +141,25 @@ def _score(k: int, settings: Settings, layout: Layout) -> StageCall:
         return score(settings, layout.prompts(k), layout.candidates(k), out)
 
     inputs = (*_reward_inputs(settings), layout.prompts(k), layout.candidates(k))
-    return StageCall("score", k, inputs, _sections(settings, "reward"), {"": layout.scores(k)}, run)
+    shards = Shards(
+        partial(_count_score, layout.candidates(k)),
+        partial(_make_score, settings, layout.prompts(k), layout.candidates(k)),
+        (".parquet", ".json"),
+        cut="parts",  # of the candidates, which are among the inputs
+    )
+    return StageCall("score", k, inputs, _sections(settings, "reward"), {"": layout.scores(k)}, run, shards)
+
+
+def _count_score(candidates: Path) -> int:
+    from csr_core.stages.score import shard_count
+
+    return shard_count(candidates)
+
+
+def _make_score(settings: Settings, prompts: Path, candidates: Path, out: Path, numbers: Sequence[int]) -> None:
+    from csr_core.stages.score import make_shards
+
+    make_shards(settings, prompts, candidates, out, numbers)
 
 
 def _pair(k: int, settings: Settings, layout: Layout) -> StageCall:
@@ -141,12 +197,32 @@ def _evaluate(k: int, settings: Settings, layout: Layout) -> StageCall:
         from csr_core.stages.evaluate import evaluate
 
         (out / "answers").mkdir(parents=True, exist_ok=True)
-        return evaluate(settings, splits, model, out / "answers", out / "metrics.json", previous, base)
+        return evaluate(settings, splits, model, out, out / "answers", out / "metrics.json", previous, base)
 
     inputs = [*_model_inputs(settings, model), *splits.values(), *(p for p in (previous, base) if p)]
     outputs = {"answers": layout.answers(k), "metrics.json": layout.metrics(k)}
     part = _sections(settings, "model", "evaluate")
-    return StageCall("evaluate", k, tuple(dict.fromkeys(inputs)), part, outputs, run)
+    shards = Shards(
+        partial(_count_evaluate, settings, splits),
+        partial(_make_evaluate, settings, splits, model),
+        (".json",),
+        cut=str(settings.evaluate.shard_size),
+    )
+    return StageCall("evaluate", k, tuple(dict.fromkeys(inputs)), part, outputs, run, shards)
+
+
+def _count_evaluate(settings: Settings, splits: dict[str, Path]) -> int:
+    from csr_core.stages.evaluate import shard_count
+
+    return shard_count(settings, splits)
+
+
+def _make_evaluate(
+    settings: Settings, splits: dict[str, Path], model: Path | None, out: Path, numbers: Sequence[int]
+) -> None:
+    from csr_core.stages.evaluate import make_shards
+
+    make_shards(settings, splits, model, out, numbers)
 
 
 def _sections(settings: Settings, *names: str) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from csr_core.errors import InputError
 from csr_core.layout import Layout
 from csr_core.records import publish, read_json, write_json
 from csr_core.stages.plan import VERSIONS, StageCall
+from csr_core.stages.shards import make_missing
 
 
 @dataclass(frozen=True)
@@ -58,26 +61,70 @@ def up_to_date(call: StageCall, layout: Layout, digests: Digests) -> StageResult
     return StageResult(call.label, made["key"], made["outputs"], made["summary"], cached=True, seconds=made["seconds"])
 
 
-def run_stage(call: StageCall, layout: Layout) -> StageResult:
-    """Run the stage unless it is up to date. Two at once do the work once: the second waits and finds it done."""
+def run_stage(call: StageCall, layout: Layout, workers: int = 1) -> StageResult:
+    """Run the stage unless it is up to date. Two at once do the work once: the second waits and finds it done.
+
+    `workers`: processes that share the shards that are missing.
+    """
+    with _lock(call, layout), _digests(call, layout) as digests:
+        return up_to_date(call, layout, digests) or _make(call, layout, digests, workers)
+
+
+def missing_shards(call: StageCall, layout: Layout) -> list[int]:
+    """Numbers of the shards that have to be made before `run_stage` only has to put them together."""
+    if call.shards is None:
+        return []
+    with _digests(call, layout) as digests:
+        if up_to_date(call, layout, digests):
+            return []
+        return call.shards.missing(_work_folder(call, layout, stage_key(call, digests)))
+
+
+def run_shard(call: StageCall, layout: Layout, number: int) -> None:
+    """Make one shard unless it is there; `run_stage` goes on from it."""
+    assert call.shards is not None, f"{call.label} has no shards"
+    with _lock(call, layout, f".shard-{number}"), _digests(call, layout) as digests:
+        work = _work_folder(call, layout, stage_key(call, digests))
+        if number in call.shards.missing(work):
+            call.shards.make(work, [number])
+
+
+@contextmanager
+def _lock(call: StageCall, layout: Layout, suffix: str = "") -> Iterator[None]:
     layout.state.mkdir(parents=True, exist_ok=True)
-    with FileLock(layout.state / f"{call.label}.lock"):
-        digests = Digests(layout.state / "digests" / f"{call.label}.json")
-        try:
-            return up_to_date(call, layout, digests) or _make(call, layout, digests)
-        finally:
-            digests.save()
+    with FileLock(layout.state / f"{call.label}{suffix}.lock"):
+        yield
 
 
-def _make(call: StageCall, layout: Layout, digests: Digests) -> StageResult:
-    started = time.monotonic()
-    key = stage_key(call, digests)
-    work = layout.state / "unfinished" / f"{call.label}.{key[:16]}{call.shards}"
-    # Parts that a killed run left under this very key are gone on with; those of other keys are of no use any more.
+@contextmanager
+def _digests(call: StageCall, layout: Layout) -> Iterator[Digests]:
+    digests = Digests(layout.state / "digests" / f"{call.label}.json")
+    try:
+        yield digests
+    finally:
+        digests.save()
+
+
+def _work_folder(call: StageCall, layout: Layout, key: str) -> Path:
+    """Where the outputs are made. Parts that a killed run left under this very key are gone on with.
+
+    Those of other keys are of no use any more.
+    """
+    cut = f".{call.shards.cut}" if call.shards else ""
+    work = layout.state / "unfinished" / f"{call.label}.{key[:16]}{cut}"
     for other in work.parent.glob(f"{call.label}.*"):
         if other != work:
             shutil.rmtree(other, ignore_errors=True)
     work.mkdir(parents=True, exist_ok=True)
+    return work
+
+
+def _make(call: StageCall, layout: Layout, digests: Digests, workers: int) -> StageResult:
+    started = time.monotonic()
+    key = stage_key(call, digests)
+    work = _work_folder(call, layout, key)
+    if call.shards is not None:
+        make_missing(call.shards, work, workers)
     summary = call.run(work)
     _stamp(call, layout).unlink(missing_ok=True)
     for name, final in call.outputs.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,17 @@ from csr_core.config import RewardSettings, Settings
 from csr_core.errors import InputError
 from csr_core.images import open_image
 from csr_core.progress import Progress
-from csr_core.records import CANDIDATES, PROMPTS, SCORES, read_table, write_json, write_table
+from csr_core.records import CANDIDATES, PROMPTS, SCORES, read_json, read_table, write_json, write_table
 from csr_core.reward.calibration import normalised
 from csr_core.reward.cleaning import clean_sentence
 from csr_core.reward.likelihood import likelihood_reward
 from csr_core.reward.ranks import combined_rank, sibling_ranks
 from csr_core.reward.scorer import SentenceScorer, rewards_of_image
+from csr_core.stages.shards import missing_parts, part
 
 GROUP = 32  # prompts whose sentences are embedded together
+FILES = (".parquet", ".json")  # what a finished shard leaves
+COUNTS = ("prompts", "sentences", "repeats", "distinct_sentences_embedded", "images_embedded", "long_sentences_split")
 
 Row = dict[str, Any]
 
@@ -38,41 +41,90 @@ def score(
     Raises:
         InputError: the relevance model cannot be loaded, a table is missing or of another stage, or nothing is left.
     """
-    known = {row["prompt_id"]: row for row in read_table(prompts, PROMPTS)}
-    files = part_files(candidates)
-    scorer = scorer or SentenceScorer(settings.reward)
-    counts: Counter[str] = Counter(prompts=0, sentences=0, repeats=0)
-    dropped: Counter[str] = Counter()
-    left_out: list[dict[str, str]] = []
-    seen: set[str] = set()
-    with Progress("score", total=sum(pq.read_metadata(file).num_rows for file in files), unit="nodes") as bar:
-        for file in files:
-            trees = trees_of_part(file, CANDIDATES, seen)
-            done: list[Row] = []
-            for group in _groups(trees):
-                usable = _usable(group, known, settings, scorer, left_out)
-                _score_group(settings.reward, usable, known, scorer)
-                for tree in usable.values():
-                    done += tree
-                    counts["prompts"] += 1
-                    counts["sentences"] += sum(row["reward"] is not None for row in tree)
-                    counts["repeats"] += sum(row.pop("_repeat", False) for row in tree)
-                    dropped.update(row["dropped"] for row in tree if row["dropped"])
-                bar.advance(sum(len(tree) for tree in group.values()))
-            write_table(out / file.name, done, SCORES)
+    count = shard_count(candidates)
+    _refuse_mixed_runs(candidates)
+    make_shards(settings, prompts, candidates, out, missing_parts(out, count, FILES), scorer)
+    parts = [read_json(part(out, number, ".json")) for number in range(count)]
+    left_out = [item for one in parts for item in one["left_out"]]
+    counts: Counter[str] = Counter()
+    for one in parts:
+        counts.update(one["counts"])
     if not counts["prompts"]:
         reason = f"{left_out[0]['prompt_id']}: {left_out[0]['reason']}" if left_out else "the candidates are empty"
         raise InputError(f"no prompt of {candidates} could be scored; the first reason is: {reason}")
-    summary = {
-        **counts,
-        "distinct_sentences_embedded": scorer.embedded_texts,
-        "images_embedded": scorer.embedded_images,
-        "long_sentences_split": scorer.split_texts,
-        "dropped": dict(dropped),
-        "left_out": left_out,
-    }
+    dropped: Counter[str] = Counter()
+    for one in parts:
+        dropped.update(one["dropped"])
+    summary = {**{name: counts[name] for name in COUNTS}, "dropped": dict(dropped), "left_out": left_out}
     write_json(out / "summary.json", summary)
     return summary
+
+
+def shard_count(candidates: Path) -> int:
+    """A shard for each part of the candidates; their parts are numbered from 0."""
+    return len(part_files(candidates))
+
+
+def make_shards(
+    settings: Settings,
+    prompts: Path,
+    candidates: Path,
+    out: Path,
+    numbers: Sequence[int],
+    scorer: SentenceScorer | None = None,
+) -> None:
+    """Write the parts with these numbers: the scored trees, and a JSON file with what is counted of them."""
+    if not numbers:
+        return
+    known = {row["prompt_id"]: row for row in read_table(prompts, PROMPTS)}
+    files = [part_files(candidates)[number] for number in numbers]
+    scorer = scorer or SentenceScorer(settings.reward)
+    with Progress("score", total=sum(pq.read_metadata(file).num_rows for file in files), unit="nodes") as bar:
+        for number, file in zip(numbers, files, strict=True):
+            _score_part(settings, file, known, out, number, scorer, bar)
+
+
+def _score_part(
+    settings: Settings,
+    file: Path,
+    known: dict[str, Row],
+    out: Path,
+    number: int,
+    scorer: SentenceScorer,
+    bar: Progress,
+) -> None:
+    counts: Counter[str] = Counter()
+    dropped: Counter[str] = Counter()
+    left_out: list[dict[str, str]] = []
+    done: list[Row] = []
+    scorer.forget()
+    before = (scorer.embedded_texts, scorer.embedded_images, scorer.split_texts)
+    for group in _groups(trees_of_part(file, CANDIDATES, set())):
+        usable = _usable(group, known, settings, scorer, left_out)
+        _score_group(settings.reward, usable, known, scorer)
+        for tree in usable.values():
+            done += tree
+            counts["prompts"] += 1
+            counts["sentences"] += sum(row["reward"] is not None for row in tree)
+            counts["repeats"] += sum(row.pop("_repeat", False) for row in tree)
+            dropped.update(row["dropped"] for row in tree if row["dropped"])
+        bar.advance(sum(len(tree) for tree in group.values()))
+    after = (scorer.embedded_texts, scorer.embedded_images, scorer.split_texts)
+    counts.update(dict(zip(COUNTS[3:], (new - old for new, old in zip(after, before, strict=True)), strict=True)))
+    write_table(part(out, number, ".parquet"), done, SCORES)
+    write_json(part(out, number, ".json"), {"counts": counts, "dropped": dropped, "left_out": left_out})
+
+
+def _refuse_mixed_runs(candidates: Path) -> None:
+    """A prompt's tree lies in one part: in two, the folder holds parts of two runs."""
+    seen: set[str] = set()
+    for file in part_files(candidates):
+        names = set(pq.read_table(file, columns=["prompt_id"])["prompt_id"].to_pylist())
+        if twice := sorted(seen & names):
+            raise InputError(
+                f"{file} holds nodes of {twice[0]!r}, as an earlier part does: parts of two runs in one folder?"
+            )
+        seen |= names
 
 
 def part_files(folder: Path) -> list[Path]:

@@ -144,7 +144,7 @@ def stages_running(mark: Path) -> list[list[str]]:
     [
         ["generate.batch_size=1", "reward.batch_size=1", "evaluate.batch_size=1"],
         ["generate.shard_size=5"],
-        ["generate.workers=2"],
+        ["run.workers=2"],
     ],
     ids=["batch", "shard", "workers"],
 )

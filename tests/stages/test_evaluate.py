@@ -72,10 +72,11 @@ def split(tmp_path):
     return make_split(tmp_path / "split")
 
 
-def run(model, split, out, batch_size=4, **more):
+def run(model, split, out, batch_size=4, shard_size=500, **more):
     (out / "answers").mkdir(parents=True)
-    settings = Settings(model=model, evaluate=EvaluateSettings(batch_size=batch_size, max_new_tokens=24, bootstrap=200))
-    summary = evaluate(settings, {"own": split}, None, out / "answers", out / "metrics.json", **more)
+    own = EvaluateSettings(batch_size=batch_size, shard_size=shard_size, max_new_tokens=24, bootstrap=200)
+    settings = Settings(model=model, evaluate=own)
+    summary = evaluate(settings, {"own": split}, None, out, out / "answers", out / "metrics.json", **more)
     return summary, json.loads((out / "metrics.json").read_text())["own"]
 
 
@@ -103,8 +104,9 @@ def test_writes_answers_and_figures_that_agree(model, split, tmp_path):
     assert outside["pope_accuracy"]["value"] == metrics["pope_accuracy"]["value"]
 
 
-def test_batch_size_does_not_matter(model, split, tmp_path):
-    run(model, split, tmp_path / "one", batch_size=1)
+def test_batch_and_shard_size_do_not_matter(model, split, tmp_path):
+    run(model, split, tmp_path / "one", batch_size=1, shard_size=2)
+    assert len(list((tmp_path / "one").glob("part-*.json"))) == 3
     run(model, split, tmp_path / "eight", batch_size=8)
     for name in ("answers/own_captions.jsonl", "answers/own_questions.jsonl", "answers/summary.json", "metrics.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "eight" / name).read_bytes()
@@ -175,7 +177,9 @@ def test_count_takes_the_first_pictures(model, split, tmp_path):
         {"splits": {"own": {"folder": str(split), "count": 2}}, "max_new_tokens": 8, "bootstrap": 100}
     )
     settings = Settings(model=model, evaluate=chosen)
-    summary = evaluate(settings, {"own": split}, None, tmp_path / "out/answers", tmp_path / "out/metrics.json")
+    summary = evaluate(
+        settings, {"own": split}, None, tmp_path / "out", tmp_path / "out/answers", tmp_path / "out/metrics.json"
+    )
     assert (summary["splits"]["own"]["captions"], summary["splits"]["own"]["questions"]) == (2, 6)
 
 

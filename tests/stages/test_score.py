@@ -101,11 +101,21 @@ def test_parts_columns_and_summary(tmp_path, clip) -> None:
     assert present["relevance"] > other["relevance"] + 5
 
 
-def test_equal_sentences_of_all_trees_are_embedded_once(tmp_path, clip) -> None:
-    lay_out(tmp_path)
+def test_equal_sentences_of_a_part_are_embedded_once(tmp_path, clip) -> None:
+    lay_out(tmp_path, parts=1)
     summary, rows = run(tmp_path, clip, RewardSettings(device="cpu"))
     distinct = {item["text"].strip() for item in rows if item["text"]}
     assert summary["distinct_sentences_embedded"] == len(distinct) < summary["sentences"]
+
+
+def test_a_part_is_the_same_whoever_made_the_others(tmp_path, clip) -> None:
+    lay_out(tmp_path)
+    run(tmp_path, clip, RewardSettings(device="cpu"))
+    made = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
+    for name in ("part-00001.parquet", "part-00001.json", "summary.json"):
+        (tmp_path / "out" / name).unlink()
+    run(tmp_path, clip, RewardSettings(device="cpu"))
+    assert made == {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
 
 
 @pytest.mark.parametrize(("batch_size", "parts"), [(1, 1), (3, 4), (256, 2)])

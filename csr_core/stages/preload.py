@@ -1,0 +1,17 @@
+"""What stages import, for a process that others are forked from. Nothing here may start threads or touch a GPU."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+
+import pyarrow.parquet  # noqa: F401
+import torch  # noqa: F401
+
+with contextlib.suppress(ImportError):  # said in words by the stage that needs it
+    import open_clip  # noqa: F401
+    from peft import PeftModel  # noqa: F401
+    from transformers import AutoModelForImageTextToText, AutoProcessor  # noqa: F401
+
+# What one library says to another about its next release is no news for the user.
+warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")

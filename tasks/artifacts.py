@@ -1,0 +1,151 @@
+"""What Prefect's page shows of a run: progress of each stage, the metrics, the clearest pairs, links."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import json
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from uuid import UUID
+
+from csr_core.images import open_image
+from csr_core.layout import Layout
+from csr_core.records import PREFERENCES, read_table
+from csr_core.report import COLUMNS, conclusion, figure, load_metrics
+from csr_core.stages.plan import StageCall
+
+UPDATE_SECONDS = 2.0
+
+
+class StageProgress:
+    """A progress artifact of one stage, `generate-1`; processes write their progress to files, which this reads."""
+
+    def __init__(self, call: StageCall, layout: Layout) -> None:
+        self._call, self._layout = call, layout
+        self._artifact: UUID | None = None
+        self._told = 0.0
+        self._shards = 0
+
+    @staticmethod
+    def file(layout: Layout, label: str, shard: int | None = None) -> Path:
+        """Where the process of a stage or shard writes its progress."""
+        return (layout.state / "progress" / f"{label}{'' if shard is None else f'.{shard}'}.json").resolve()
+
+    def wait(self, futures: Sequence[Any]) -> list[Any]:
+        """The results of `futures`, in their order; their first error is raised when all have ended."""
+        self._shards = max(self._shards, len(futures))
+        waiting = list(futures)
+        while waiting:
+            with contextlib.suppress(TimeoutError):
+                waiting[0].wait(timeout=0.2)
+            waiting = [future for future in waiting if not future.state.is_final()]
+            self._update()
+        return [future.result() for future in futures]
+
+    def __enter__(self) -> StageProgress:
+        from prefect.artifacts import create_progress_artifact
+
+        for file in self._files():
+            file.unlink(missing_ok=True)
+        self.file(self._layout, self._call.label).parent.mkdir(parents=True, exist_ok=True)
+        made = create_progress_artifact(progress=0.0, key=artifact_key(self._call.label), description=self._call.label)
+        self._artifact = made if isinstance(made, UUID) else None
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._show(100.0)
+        for file in self._files():
+            file.unlink(missing_ok=True)
+
+    def _files(self) -> Iterable[Path]:
+        return self.file(self._layout, self._call.label).parent.glob(f"{self._call.label}*.json")
+
+    def _update(self) -> None:
+        if time.monotonic() - self._told < UPDATE_SECONDS:
+            return
+        self._told = time.monotonic()
+        shares = []
+        for file in self._files():
+            with contextlib.suppress(OSError, ValueError):
+                state = json.loads(file.read_text("utf-8"))
+                shares.append(state["done"] / state["total"] if state["total"] else 1.0)
+        self._show(min(99.0, 100.0 * sum(shares) / max(self._shards, len(shares), 1)))
+
+    def _show(self, percent: float) -> None:
+        from prefect.artifacts import update_progress_artifact
+
+        if self._artifact is not None:
+            update_progress_artifact(self._artifact, progress=percent)
+
+
+def show_metrics(iteration: int, layout: Layout) -> None:
+    """A table of the benchmark figures of the base and each iteration so far, `csr-metrics`."""
+    from prefect.artifacts import create_markdown_artifact
+
+    runs = load_metrics(layout, iteration)
+    lines = [conclusion(runs)]
+    for split in runs[0]:
+        names = [name for name in COLUMNS if name in runs[0][split]]
+        lines += ["", f"**{split}**, 95 % intervals over pictures", ""]
+        lines += ["| | " + " | ".join(COLUMNS[name][0] for name in names) + " |", "|---" * (len(names) + 1) + "|"]
+        for k, metrics in enumerate(runs):
+            cells = " | ".join(figure(metrics[split][name], name) for name in names)
+            lines.append(f"| {'base' if k == 0 else f'iteration {k}'} | {cells} |")
+    create_markdown_artifact("\n".join(lines), key="csr-metrics", description="Benchmark figures by iteration")
+
+
+def show_pairs(iteration: int, layout: Layout, count: int = 5) -> None:
+    """The pairs with the largest margins, with their pictures, `csr-pairs-K`."""
+    from prefect.artifacts import create_markdown_artifact
+
+    rows = read_table(layout.preferences(iteration), PREFERENCES)
+    lines = []
+    for row in sorted(rows, key=lambda row: -row["margin"])[:count]:
+        lines += [
+            f"#### {row['prompt_id']}: margin {row['margin']:.2f}",
+            f"![{row['prompt_id']}]({_thumbnail(layout.root / row['images'][0])})",
+            "",
+            f"*{row['prompt'][0]['content'].strip()}*",
+            "",
+            f"**chosen** ({row['chosen_reward']:.2f}): {row['chosen'][0]['content'].strip()}",
+            "",
+            f"**rejected** ({row['rejected_reward']:.2f}): {row['rejected'][0]['content'].strip()}",
+            "",
+        ]
+    key = artifact_key(f"csr-pairs-{iteration}")
+    create_markdown_artifact("\n".join(lines), key=key, description=f"Clearest pairs of iteration {iteration}")
+
+
+def link_records(iteration: int, mlflow_url: str | None, revision: str | None) -> None:
+    """Where the iteration is recorded: the MLflow run, and the DVC revision of its preferences, `csr-records-K`."""
+    from prefect.artifacts import create_link_artifact, create_markdown_artifact
+
+    if mlflow_url is not None:
+        create_link_artifact(mlflow_url, link_text="MLflow run", key=artifact_key(f"csr-mlflow-{iteration}"))
+    text = (
+        f"MLflow run: {mlflow_url or 'in the store under mlruns/ (`csr up`, or `mlflow ui`)'}\n\n"
+        f"DVC revision of the preferences: {revision or 'not recorded'}"
+    )
+    create_markdown_artifact(text, key=artifact_key(f"csr-records-{iteration}"), description="Records")
+
+
+def _thumbnail(image: Path, side: int = 192) -> str:
+    """The picture as a data address, small enough for a page of text."""
+    picture = open_image(str(image), max_pixels=2**31)
+    picture.thumbnail((side, side))
+    buffer = io.BytesIO()
+    picture.save(buffer, format="JPEG", quality=85)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def artifact_key(text: str) -> str:
+    """Prefect allows lower case letters, digits and dashes."""
+    return "".join(letter if letter.isalnum() else "-" for letter in text.lower())

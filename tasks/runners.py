@@ -1,0 +1,54 @@
+"""What Prefect hands stages and their shards to: threads or processes of this machine, or a Ray cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from csr_core.config import RunSettings
+from csr_core.errors import SettingsError
+
+_runner: ContextVar[Any] = ContextVar("runner")
+
+
+@contextmanager
+def task_runner(settings: RunSettings) -> Iterator[None]:
+    """Open the task runner of the settings for all stages of a flow.
+
+    Raises:
+        SettingsError: Ray is asked for and not installed.
+    """
+    with _make(settings) as runner:
+        token = _runner.set(runner)
+        try:
+            yield
+        finally:
+            _runner.reset(token)
+
+
+def submit(task: Any, parameters: dict[str, Any]) -> Any:
+    """Hand a task to the flow's runner; returns Prefect's future."""
+    return _runner.get().submit(task, parameters)
+
+
+def _make(settings: RunSettings) -> Any:
+    if settings.task_runner == "threads":
+        from prefect.task_runners import ThreadPoolTaskRunner
+
+        return ThreadPoolTaskRunner(max_workers=settings.workers)
+    if settings.task_runner == "processes":
+        from prefect.task_runners import ProcessPoolTaskRunner
+
+        return ProcessPoolTaskRunner(max_workers=settings.workers)
+    try:
+        from prefect_ray import RayTaskRunner
+    except ImportError as error:
+        raise SettingsError(
+            f"run.task_runner is 'ray', which is not installed ({error}): pip install 'csr-pipeline[ray]', or set "
+            "it to threads or processes"
+        ) from error
+    if settings.ray_address:
+        return RayTaskRunner(address=settings.ray_address)
+    return RayTaskRunner(init_kwargs={"num_cpus": settings.workers, "include_dashboard": False, "log_to_driver": True})

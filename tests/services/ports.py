@@ -1,0 +1,10 @@
+"""Ports for servers under test."""
+
+import socket
+
+
+def free_port() -> int:
+    """A port of loopback that nothing uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

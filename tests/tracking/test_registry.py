@@ -1,0 +1,67 @@
+"""Each content is registered once; which iteration is the best."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from csr_core.errors import SettingsError
+from tasks.registry import best_iteration, model_name
+from tasks.run import Run
+from tasks.tracking import tracked
+from tests.tracking.conftest import client_of
+from tests.tracking.world import record
+
+
+def figures(**values: float | None) -> dict:
+    return {"test": {name: {"value": value} for name, value in values.items()}}
+
+
+def test_a_second_run_with_the_same_checkpoints_registers_none(new_run: Callable[..., Run], tmp_path: Path) -> None:
+    run, ids = new_run(), []
+    for cached in (False, True):
+        with tracked(run) as track:
+            for iteration in (0, 1):
+                record(track, iteration, cached)
+        ids.append(track.run_id)
+    assert ids[0] != ids[1]
+    client = client_of(tmp_path)
+    versions = client.search_model_versions("name = 'csr'")
+    assert [v.tags["iteration"] for v in versions] == ["1", "0"]
+    assert len(list((tmp_path / "mlruns").rglob("*.safetensors"))) == 1
+    assert client.get_model_version_by_alias("csr", "last").tags["iteration"] == "1"
+
+
+def test_a_guard_keeps_an_iteration_from_being_the_best(new_run: Callable[..., Run], tmp_path: Path) -> None:
+    with tracked(new_run(), passes=lambda measured: measured["test"]["chair_i"]["value"] > 0.15) as track:
+        for iteration, chair in enumerate((0.4, 0.2, 0.1)):
+            record(track, iteration, chair=chair)
+    assert client_of(tmp_path).get_model_version_by_alias("csr", "best").tags["iteration"] == "1"
+
+
+def test_a_figure_that_is_not_measured_is_told_with_the_base(new_run: Callable[..., Run]) -> None:
+    with (
+        pytest.raises(SettingsError, match=r"evaluate.best_by is 'chair'.*expected one of chair_i"),
+        tracked(new_run("evaluate.best_by=chair")) as track,
+    ):
+        record(track, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "best"),
+    [
+        ("chair_i", (0.3, 0.2, 0.25), 1),
+        ("recall", (0.3, 0.2, 0.25), 0),  # the base: every iteration made it worse
+        ("chair_i", (0.3, 0.2, 0.2), 1),
+        ("chair_i", (None, None, 0.9), 2),
+        ("chair_i", (None, None, None), None),
+    ],
+)
+def test_best_iteration(name: str, values: tuple[float | None, ...], best: int | None) -> None:
+    measured = {k: figures(**{name: value}) for k, value in enumerate(values)}
+    assert best_iteration(measured, "test", name, lambda figures: True) == best
+
+
+def test_names_are_what_the_registry_takes() -> None:
+    assert model_name("csr") == "csr"
+    assert model_name("team/llava:7b") == "csr-team-llava-7b"
