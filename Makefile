@@ -37,6 +37,7 @@ install: .venv/installed
 	touch $@
 
 clean:                       ## what runs and tools made; not the environment (.venv)
-	rm -rf data models metrics reports ablation mlruns .csr .prefect build *.egg-info
+	test ! -x $(BIN)/csr || $(BIN)/csr down
+	rm -rf data models metrics reports ablation evaluations mlruns .csr .prefect build *.egg-info
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

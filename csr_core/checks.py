@@ -39,6 +39,7 @@ def missing_files(settings: Settings) -> list[str]:
     need("data.images", data.images, "give the folder of the pictures, or null for the folder of the prompts")
     if _looks_like_path(settings.model.path):
         need("model.path", settings.model.path, "give a checkpoint's folder, or a Hugging Face name")
+    need("model.adapter", settings.model.adapter, "give the folder of a PEFT adapter, or null")
     if ":" not in settings.reward.model and _looks_like_path(settings.reward.model):
         need("reward.model", settings.reward.model, "give an open_clip folder, or NAME:PRETRAINED")
     for name, split in settings.evaluate.splits.items():
@@ -111,7 +112,7 @@ def _models(settings: Settings) -> Iterator[Finding]:
 
     started = time.monotonic()
     try:
-        policy = load_policy(settings.model)
+        policy = load_policy(settings.model, Path(settings.model.adapter) if settings.model.adapter else None)
         count = sum(parameter.numel() for parameter in policy.model.parameters())
         kind, spent = type(policy.model).__name__, time.monotonic() - started
         yield Finding(

@@ -19,6 +19,7 @@ class ModelSettings(_Section):
     """The policy: any image-text-to-text checkpoint (`miniature`, a directory, or a hub name)."""
 
     path: str = "miniature"
+    adapter: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: str = "auto"
     prompt_template: str | None = None

@@ -154,6 +154,9 @@ def render(settings: Settings, root: Path = Path()) -> str:
     }
     for stage in ("prepare", "generate", "score", "pair", "finetune", "evaluate"):
         lines[f"code {stage}"] = [f"{PLAN}: [VERSIONS.{stage}]"] if checkout else []
+    if settings.model.adapter:
+        base = [settings.model.adapter, *base]
+        lines["base"] = base
     # A stage cannot name one dependency twice, but a file of it: that stands for a base without files here.
     first = base[0] if base else "data/iter_1/prompts/prompts.parquet"
     loop = {

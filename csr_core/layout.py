@@ -33,6 +33,10 @@ class Layout:
     def metrics(self, iteration: int) -> Path:
         return self.root / "metrics" / f"iter_{iteration}.json"
 
+    def main_metrics(self, iteration: int) -> Path:
+        """The main figures alone, for DVC's tables."""
+        return self.root / "metrics" / "summary" / f"iter_{iteration}.json"
+
     @property
     def splits(self) -> Path:
         return self.root / "data" / "splits"

@@ -37,8 +37,9 @@ def init(
     force: Annotated[bool, typer.Option(help="Overwrite an existing file.")] = False,
 ) -> None:
     """Write params.yaml: every setting with its meaning."""
+    from csr_core.dvcfile import render
     from csr_core.errors import SettingsError
-    from csr_core.params import preset_values, render_params
+    from csr_core.params import load_settings, preset_values, render_params
     from csr_core.presets import PRESETS
 
     if preset not in PRESETS:
@@ -48,7 +49,10 @@ def init(
     values = preset_values(preset, miniature=model == "miniature")
     given = {"model.path": model, "data.prompts": prompts, "data.images": images, "reward.model": reward_model}
     params.write_text(render_params({**values, **{k: v for k, v in given.items() if v is not None}}), "utf-8")
-    print(f"wrote {params}; next: csr check, then csr run")
+    stages = params.parent / "dvc.yaml"
+    if stages.is_file():  # its dependencies are the models and the data of the settings
+        stages.write_text(render(load_settings(params), params.parent), "utf-8")
+    print(f"wrote {params}{f' and {stages}' if stages.is_file() else ''}; next: csr check, then csr run")
 
 
 @app.command()

@@ -12,6 +12,7 @@ from typing import Annotated
 from prefect import flow
 from pydantic import Field
 
+from csr_core.layout import Layout
 from tasks.evaluate import evaluate
 from tasks.finetune import finetune
 from tasks.generate import generate
@@ -22,21 +23,22 @@ from tasks.run import Run
 from tasks.score import score
 from tasks.session import session
 
+Count = Annotated[int | None, Field(ge=1)]
 
-@flow(name="csr", flow_run_name="csr {params}", persist_result=False)
+
+@flow(name="csr", flow_run_name="iterate {root}", persist_result=False)
 def csr(
-    iterations: Annotated[int | None, Field(ge=1, description="How many; empty: the number in the settings")] = None,
-    params: Annotated[str, Field(description="The settings file, in the run's folder")] = "params.yaml",
-    overrides: Annotated[list[str] | None, Field(description="Changes to the settings, each section.key=value")] = None,
+    iterations: Count = None, params: str = "params.yaml", overrides: list[str] | None = None, root: str = "."
 ) -> None:
     """Calibrated Self-Rewarding: iterations of generate, score, pair, fine-tune and evaluate.
 
     Args:
         iterations: How many; empty takes the number in the settings file.
-        params: The settings file, relative to the working folder.
-        overrides: Changes to the settings, each `section.key=value`, such as `reward.image_weight=0.5`.
+        params: The settings file, relative to the working folder of the worker.
+        overrides: Changes to the settings, each section.key=value, such as reward.image_weight=0.5
+        root: Folder of all outputs, relative to the working folder.
     """
-    run = Run(Path(params), tuple(overrides or ()))
+    run = Run(Path(params), tuple(overrides or ()), layout=Layout(Path(root)))
     with session(run):
         prepare(0, run)  # the held-out splits
         evaluate(0, run)  # the base model

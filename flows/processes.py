@@ -16,7 +16,8 @@ from csr_core.records import read_json, write_json
 if TYPE_CHECKING:
     import psutil
 
-STOP_SECONDS = 15.0
+# Each to the process itself, and then to all below it.
+STOP_SECONDS = 10.0
 
 
 class ServiceError(CsrError):
@@ -136,11 +137,11 @@ def end_family(process: psutil.Process) -> None:
     # beginning, so that it signals none that took over a number.
     children = process.children()
     family = [process, *process.children(recursive=True)]
-    for asked in ([process], children):
-        _signal(asked, psutil.Process.terminate)
-        if not psutil.wait_procs(family, timeout=STOP_SECONDS)[1]:
-            return
-    _signal(family, psutil.Process.kill)
+    _signal([process], psutil.Process.terminate)
+    psutil.wait_procs([process], timeout=STOP_SECONDS)
+    _signal(children, psutil.Process.terminate)
+    _, left = psutil.wait_procs(family, timeout=STOP_SECONDS)
+    _signal(left, psutil.Process.kill)
     psutil.wait_procs(family, timeout=STOP_SECONDS)
 
 

@@ -86,10 +86,15 @@ class StageProgress:
             update_progress_artifact(self._artifact, progress=percent)
 
 
-def show_metrics(iteration: int, layout: Layout) -> None:
-    """A table of the benchmark figures of the base and each iteration so far, `csr-metrics`."""
+def show_table(markdown: str, key: str, description: str) -> None:
+    """A table, or other Markdown, on Prefect's page."""
     from prefect.artifacts import create_markdown_artifact
 
+    create_markdown_artifact(markdown, key=artifact_key(key), description=description)
+
+
+def show_metrics(iteration: int, layout: Layout, key: str = "csr-metrics") -> None:
+    """A table of the benchmark figures of the base and each iteration so far."""
     runs = load_metrics(layout, iteration)
     lines = [conclusion(runs)]
     for split in runs[0]:
@@ -99,19 +104,17 @@ def show_metrics(iteration: int, layout: Layout) -> None:
         for k, metrics in enumerate(runs):
             cells = " | ".join(figure(metrics[split][name], name) for name in names)
             lines.append(f"| {'base' if k == 0 else f'iteration {k}'} | {cells} |")
-    create_markdown_artifact("\n".join(lines), key="csr-metrics", description="Benchmark figures by iteration")
+    show_table("\n".join(lines), key, "Benchmark figures by iteration")
 
 
 def show_pairs(iteration: int, layout: Layout, count: int = 5) -> None:
     """The pairs with the largest margins, with their pictures, `csr-pairs-K`."""
-    from prefect.artifacts import create_markdown_artifact
-
     rows = read_table(layout.preferences(iteration), PREFERENCES)
     lines = []
     for row in sorted(rows, key=lambda row: -row["margin"])[:count]:
         lines += [
             f"#### {row['prompt_id']}: margin {row['margin']:.2f}",
-            f"![{row['prompt_id']}]({_thumbnail(layout.root / row['images'][0])})",
+            f"![{row['prompt_id']}]({_thumbnail(Path(row['images'][0]))})",
             "",
             f"*{row['prompt'][0]['content'].strip()}*",
             "",
@@ -120,13 +123,12 @@ def show_pairs(iteration: int, layout: Layout, count: int = 5) -> None:
             f"**rejected** ({row['rejected_reward']:.2f}): {row['rejected'][0]['content'].strip()}",
             "",
         ]
-    key = artifact_key(f"csr-pairs-{iteration}")
-    create_markdown_artifact("\n".join(lines), key=key, description=f"Clearest pairs of iteration {iteration}")
+    show_table("\n".join(lines), f"csr-pairs-{iteration}", f"Clearest pairs of iteration {iteration}")
 
 
 def link_records(iteration: int, mlflow_url: str | None, revision: str | None) -> None:
     """Where the iteration is recorded: the MLflow run, and the DVC revision of its preferences, `csr-records-K`."""
-    from prefect.artifacts import create_link_artifact, create_markdown_artifact
+    from prefect.artifacts import create_link_artifact
 
     if mlflow_url is not None:
         create_link_artifact(mlflow_url, link_text="MLflow run", key=artifact_key(f"csr-mlflow-{iteration}"))
@@ -134,7 +136,7 @@ def link_records(iteration: int, mlflow_url: str | None, revision: str | None) -
         f"MLflow run: {mlflow_url or 'in the store under mlruns/ (`csr up`, or `mlflow ui`)'}\n\n"
         f"DVC revision of the preferences: {revision or 'not recorded'}"
     )
-    create_markdown_artifact(text, key=artifact_key(f"csr-records-{iteration}"), description="Records")
+    show_table(text, f"csr-records-{iteration}", "Where the iteration is recorded")
 
 
 def _thumbnail(image: Path, side: int = 192) -> str:

@@ -14,6 +14,7 @@ from csr_core.config import Settings
 from csr_core.digests import Digests
 from csr_core.layout import Layout
 from csr_core.params import load_settings
+from csr_core.stages.__main__ import Order
 from csr_core.stages.plan import StageCall, plan
 from csr_core.stages.runner import StageResult, stage_key, up_to_date
 
@@ -22,8 +23,8 @@ from csr_core.stages.runner import StageResult, stage_key, up_to_date
 class Run:
     """One CSR run: the settings file, what was changed on the command line, and the folder all lies in.
 
-    Picklable and small, since it goes to the processes and machines that work on shards. `folder` is absolute: the
-    working folder, in which all paths of the layout are taken.
+    Picklable and small, since it goes to the processes and machines that work on shards. `folder` is the working
+    folder, absolute: all other paths are relative to it. Outputs lie below `layout.root`.
     """
 
     params: Path
@@ -37,6 +38,10 @@ class Run:
 
     def call(self, stage: str, iteration: int) -> StageCall:
         return plan(stage, iteration, self.settings, self.layout)
+
+    def order(self, stage: str, iteration: int, shard: int | None = None, halved: int = 0, beside: int = 0) -> Order:
+        """What a process of a stage or shard is asked; `beside`: how many of them share the cores (see `Order`)."""
+        return Order(stage, iteration, self.params, self.overrides, shard, halved, beside, self.layout.root)
 
     def digests(self, call: StageCall) -> Digests:
         return Digests(self.layout.state / "digests" / f"{call.label}.json")

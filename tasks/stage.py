@@ -12,7 +12,6 @@ from prefect.states import Completed
 from prefect.tasks import exponential_backoff
 
 from csr_core.errors import CsrError, OutOfMemoryError
-from csr_core.stages.__main__ import Order
 from csr_core.stages.runner import missing_shards, run_stage
 from tasks import runners
 from tasks.artifacts import StageProgress
@@ -67,7 +66,7 @@ def in_process(name: str, iteration: int, run: Run) -> dict[str, Any] | Any:
     if result := run.result(call):
         return Completed(name="Cached", message="up to date: made by another driver", data=as_json(result))
     alone = run.settings.run.workers if call.shards is not None else 0
-    order = Order(name, iteration, run.params, run.overrides, halved=_out_of_memory_before(), side_by_side=alone)
+    order = run.order(name, iteration, halved=_out_of_memory_before(), beside=alone)
     run_process(order, run.folder, StageProgress.file(run.layout, call.label))
     result = run.result(call)
     if result is None:
@@ -130,9 +129,8 @@ def shard(name: str, iteration: int, number: int, of: int, run: Run) -> dict[str
     made = {"label": call.label, "shard": number}
     if number not in missing_shards(call, run.layout):
         return Completed(name="Cached", message="finished by an earlier run", data=made)
-    order = Order(
-        name, iteration, run.params, run.overrides, number, _out_of_memory_before(), min(of, run.settings.run.workers)
-    )
+    beside = min(of, run.settings.run.workers)
+    order = run.order(name, iteration, number, _out_of_memory_before(), beside)
     run_process(order, run.folder, StageProgress.file(run.layout, call.label, number))
     return made
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -15,9 +16,11 @@ from filelock import FileLock
 
 from csr_core.config import TrackingSettings
 from csr_core.errors import SettingsError
-from csr_core.layout import Layout
 
 METRICS_A_CALL = 1000  # MLflow's limit
+
+# As MLflow itself does where the settings name no server; read once, since MLflow sets it to what it was told later.
+SERVER_OF_ENVIRONMENT = os.environ.get("MLFLOW_TRACKING_URI")
 
 # Long enough for a server that is busy, short enough that a wrong address is known before any GPU work.
 OPENING = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
@@ -40,8 +43,8 @@ class Store:
         return f"{without_password(self.uri).rstrip('/')}/#/experiments/{self.experiment_id}"
 
 
-def open_store(settings: TrackingSettings, layout: Layout) -> Store:
-    """The store of the settings with its experiment, made where there is none yet.
+def open_store(settings: TrackingSettings, working_folder: Path) -> Store:
+    """The store of the settings, by default below the working folder, with its experiment, made where there is none.
 
     Processes that open the same new store at once do it one after the other: MLflow's own set-up is not made for two.
 
@@ -54,12 +57,13 @@ def open_store(settings: TrackingSettings, layout: Layout) -> Store:
 
     for name in ("alembic", "mlflow.store.db.utils"):  # a page of migrations on first use
         logging.getLogger(name).setLevel(logging.WARNING)
-    folder = (layout.root / "mlruns").resolve()
-    uri = settings.mlflow_uri or f"sqlite:///{folder / 'mlflow.db'}"
-    if settings.mlflow_uri is None:
+    folder, state = (working_folder / "mlruns").resolve(), working_folder / ".csr"
+    address = settings.mlflow_uri or SERVER_OF_ENVIRONMENT
+    uri = address or f"sqlite:///{folder / 'mlflow.db'}"
+    if address is None:
         folder.mkdir(parents=True, exist_ok=True)
-    layout.state.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(layout.state / "mlflow.lock")
+    state.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(state / "mlflow.lock")
     # Without its own location a direct client could not read what a server on this store wrote, nor the other way.
     location = None if is_server(uri) else (folder / "artifacts").as_uri()
     with lock, _environment(OPENING):
@@ -68,7 +72,7 @@ def open_store(settings: TrackingSettings, layout: Layout) -> Store:
             client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
             experiment = _experiment(client, settings.experiment, location)
         except Exception as error:
-            raise _cannot_open(settings, error) from error
+            raise _cannot_open(address, error) from error
     if experiment.lifecycle_stage != "active":
         raise SettingsError(
             f"tracking.experiment: {settings.experiment!r} was deleted in MLflow. Restore it with "
@@ -91,17 +95,17 @@ def _experiment(client: Any, name: str, location: str | None) -> Any:
     return found
 
 
-def _cannot_open(settings: TrackingSettings, error: Exception) -> SettingsError:
+def _cannot_open(named: str | None, error: Exception) -> SettingsError:
     reason = (str(error).splitlines() or [""])[0][:500]
-    if settings.mlflow_uri is None:
+    if named is None:
         return SettingsError(
             f"MLflow's store mlruns/mlflow.db cannot be opened ({reason}). Is the disk full, or the folder read-only? "
             "A damaged or newer database: move mlruns/ away, a new one is made"
         )
-    address = without_password(settings.mlflow_uri)
-    reason = reason.replace(settings.mlflow_uri, address)
+    address = without_password(named)
+    reason = reason.replace(named, address)
     return SettingsError(
-        f"tracking.mlflow_uri is {address}, and MLflow cannot be reached there ({reason}). Start the server "
+        f"tracking.mlflow_uri (or MLFLOW_TRACKING_URI) is {address}, and MLflow cannot be reached there ({reason}). Start the server "
         "(docs/mlflow.md), mend the address, or set it to null, which records under mlruns/"
     )
 

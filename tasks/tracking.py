@@ -42,7 +42,7 @@ def tracked(run: Run, passes: Callable[[Figures], bool] = lambda figures: True) 
     """
     global _active
     settings = run.settings
-    store = open_store(settings.tracking, run.layout)
+    store = open_store(settings.tracking, run.folder)
     track = Track(run, store, _start(store, f"csr {settings.preset} seed {settings.seed}", run), passes)
     before, _active = _active, track
     status = "FINISHED"

@@ -23,7 +23,7 @@ def test_help_loads_nothing_heavy() -> None:
 
 def test_help_names_every_command(tmp_path: Path) -> None:
     text = csr(tmp_path, "--help").stdout
-    for command in ("init", "check", "run", "stage", "report", "ablate", "evaluate", "miniature"):
+    for command in ("init", "check", "run", "stage", "report", "ablate", "evaluate", "miniature", "up", "down"):
         assert command in text
 
 

@@ -32,8 +32,9 @@ ON_GPU = ("generate", "score", "finetune", "evaluate")
 class Order:
     """What a stage process is asked to do, in the present working folder.
 
-    shard: one shard alone; None: the stage, with its missing shards. halved: see `plan`. side_by_side: how many such
-    processes share the machine's cores; 0: no other, and the stage's own workers are those of the settings.
+    root: where the outputs lie. shard: one shard alone; None: the stage, with its missing shards. halved: see `plan`.
+    side_by_side: how many such processes share the machine's cores; 0: no other, and the stage's own workers are those
+    of the settings.
     """
 
     stage: str
@@ -43,13 +44,15 @@ class Order:
     shard: int | None = None
     halved: int = 0
     side_by_side: int = 0
+    root: Path = Path()
 
     def arguments(self) -> list[str]:
         """The same as command line arguments."""
         words = [self.stage, "--iteration", str(self.iteration), "--params", str(self.params)]
         words += [word for change in self.overrides for word in ("--set", change)]
         words += ["--shard", str(self.shard)] if self.shard is not None else []
-        return [*words, "--halved", str(self.halved), "--side-by-side", str(self.side_by_side)]
+        words += ["--halved", str(self.halved), "--side-by-side", str(self.side_by_side)]
+        return [*words, "--root", str(self.root)]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -61,6 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--shard", type=int, help="this shard alone")
     parser.add_argument("--halved", type=int, default=0, help="how often to halve the batches")
     parser.add_argument("--side-by-side", type=int, default=0, help="processes that share the cores")
+    parser.add_argument("--root", type=Path, default=Path(), help="folder of the outputs")
     parser.add_argument("--end-with", type=int, metavar="PID", help="end once the parent, this PID, is gone")
     given = vars(parser.parse_args(arguments))
     end_with = given.pop("end_with")
@@ -74,7 +78,7 @@ def carry_out(order: Order) -> int:
     # What one library says to another about its next release is no news for the user.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     try:
-        settings, layout = load_settings(order.params, order.overrides), Layout()
+        settings, layout = load_settings(order.params, order.overrides), Layout(order.root)
         call = plan(order.stage, order.iteration, settings, layout, order.halved)
         if order.side_by_side:
             share_cores(order.side_by_side)

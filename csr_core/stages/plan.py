@@ -12,12 +12,13 @@ from pydantic import BaseModel
 
 from csr_core.config import Settings
 from csr_core.layout import Layout
+from csr_core.records import read_json, write_json
 from csr_core.stages.shards import Shards
 
 STAGES = ("prepare", "generate", "score", "pair", "finetune", "evaluate")
 
 # Raised when a stage's code changes its results: old outputs are then made again.
-VERSIONS = {"prepare": 1, "generate": 1, "score": 1, "pair": 1, "finetune": 1, "evaluate": 1}
+VERSIONS = {"prepare": 1, "generate": 1, "score": 2, "pair": 2, "finetune": 1, "evaluate": 2}
 
 # Settings that change how fast a stage runs, never what comes out.
 WITHOUT_INFLUENCE = {
@@ -80,9 +81,11 @@ def smaller_batches(settings: Settings, halved: int) -> Settings:
     return settings.model_copy(update=parts)
 
 
-def start_model(iteration: int, layout: Layout) -> Path | None:
-    """What iteration K starts from: the model of iteration K - 1; None is the base."""
-    return layout.model(iteration - 1) if iteration > 1 else None
+def start_model(iteration: int, settings: Settings, layout: Layout) -> Path | None:
+    """What iteration K starts from, on top of the base: the model of iteration K - 1; None is the base alone."""
+    if iteration > 1:
+        return layout.model(iteration - 1)
+    return Path(settings.model.adapter) if settings.model.adapter else None
 
 
 def _prepare(k: int, settings: Settings, layout: Layout) -> StageCall:
@@ -101,7 +104,7 @@ def _prepare(k: int, settings: Settings, layout: Layout) -> StageCall:
 
 
 def _generate(k: int, settings: Settings, layout: Layout) -> StageCall:
-    start = start_model(k, layout)
+    start = start_model(k, settings, layout)
 
     def run(out: Path) -> dict[str, Any]:
         from csr_core.stages.generate import generate
@@ -164,16 +167,29 @@ def _make_score(settings: Settings, prompts: Path, candidates: Path, out: Path, 
 
 def _pair(k: int, settings: Settings, layout: Layout) -> StageCall:
     def run(out: Path) -> dict[str, Any]:
+        from csr_core.preference.card import card
         from csr_core.stages.pair import pair
 
-        return pair(settings, k, layout.prompts(k), layout.scores(k), out)
+        summary = pair(settings, k, layout.prompts(k), layout.scores(k), out)
+        (out / "README.md").write_text(card(settings, k, summary, _origin(k, settings, layout)), "utf-8")
+        return summary
 
     part = {**_sections(settings, "pair", "reward"), "seed": settings.seed, "iteration": k}
     return StageCall("pair", k, (layout.prompts(k), layout.scores(k)), part, {"": layout.preferences(k)}, run)
 
 
+def _origin(k: int, settings: Settings, layout: Layout) -> dict[str, Any]:
+    """The model that wrote the candidates of iteration K: the base's path, the iteration it comes from, its digest."""
+    from csr_core.digests import Digests, digest_value
+
+    digests = Digests(layout.state / "digests" / "models.json")
+    content = [digests.path(path) for path in _model_inputs(settings, start_model(k, settings, layout))]
+    digests.save()
+    return {"path": settings.model.path, "digest": digest_value(content), "iteration": k - 1}
+
+
 def _finetune(k: int, settings: Settings, layout: Layout) -> StageCall:
-    start = start_model(k, layout)
+    start = start_model(k, settings, layout)
 
     def run(out: Path) -> dict[str, Any]:
         from csr_core.stages.finetune import finetune
@@ -186,7 +202,7 @@ def _finetune(k: int, settings: Settings, layout: Layout) -> StageCall:
 
 
 def _evaluate(k: int, settings: Settings, layout: Layout) -> StageCall:
-    model = layout.model(k) if k > 0 else None
+    model = start_model(k + 1, settings, layout)
     previous, base = (layout.answers(k - 1), layout.answers(0)) if k > 0 else (None, None)
     splits = {
         name: layout.splits / name if split.folder.startswith("miniature:") else Path(split.folder)
@@ -194,13 +210,16 @@ def _evaluate(k: int, settings: Settings, layout: Layout) -> StageCall:
     }
 
     def run(out: Path) -> dict[str, Any]:
+        from csr_core.evaluation.compact import compact
         from csr_core.stages.evaluate import evaluate
 
         (out / "answers").mkdir(parents=True, exist_ok=True)
-        return evaluate(settings, splits, model, out, out / "answers", out / "metrics.json", previous, base)
+        summary = evaluate(settings, splits, model, out, out / "answers", out / "metrics.json", previous, base)
+        write_json(out / "main.json", compact(read_json(out / "metrics.json"), k))
+        return summary
 
     inputs = [*_model_inputs(settings, model), *splits.values(), *(p for p in (previous, base) if p)]
-    outputs = {"answers": layout.answers(k), "metrics.json": layout.metrics(k)}
+    outputs = {"answers": layout.answers(k), "metrics.json": layout.metrics(k), "main.json": layout.main_metrics(k)}
     part = _sections(settings, "model", "evaluate")
     shards = Shards(
         partial(_count_evaluate, settings, splits),

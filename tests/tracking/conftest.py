@@ -6,7 +6,6 @@ import pytest
 from mlflow import MlflowClient
 
 from csr_core.config import TrackingSettings
-from csr_core.layout import Layout
 from tasks.run import Run
 from tasks.store import open_store
 from tasks.tracking import tracked
@@ -17,7 +16,7 @@ from tests.tracking.world import make_run, record
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow database with its tables, which take MLflow some seconds to make."""
     folder = tmp_path_factory.mktemp("database")
-    open_store(TrackingSettings(experiment="of the tables"), Layout(folder))
+    open_store(TrackingSettings(experiment="of the tables"), folder)
     return folder / "mlruns" / "mlflow.db"
 
 

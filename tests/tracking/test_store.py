@@ -70,7 +70,7 @@ def test_a_server_takes_the_run_with_its_files_and_models(server: str, tmp_path:
 def test_a_server_that_is_not_there_is_one_error_within_seconds(tmp_path: Path) -> None:
     uri = f"http://ann:secret@127.0.0.1:{free_port()}"
     started = time.monotonic()
-    with pytest.raises(SettingsError, match=r"tracking.mlflow_uri is http://127") as refused:
+    with pytest.raises(SettingsError, match=r"tracking.mlflow_uri .* is http://127") as refused:
         tracked(make_run(tmp_path, f"tracking.mlflow_uri={uri}")).__enter__()
     assert time.monotonic() - started < 15
     assert "secret" not in str(refused.value)

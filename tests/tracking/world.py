@@ -21,7 +21,7 @@ def make_run(folder: Path, *overrides: str) -> Run:
     folder.mkdir(parents=True, exist_ok=True)
     params = folder / "params.yaml"
     params.write_text(render_params(preset_values("steady")))
-    return Run(params, overrides, layout=Layout(folder))
+    return Run(params, overrides, folder, Layout(folder))
 
 
 def made(run: Run, stage: str, iteration: int, cached: bool = False) -> dict[str, Any]:
