@@ -215,8 +215,10 @@ def _prefect() -> Iterator[None]:
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
+    from flows.services import answers
+
     url = PREFECT_API_URL.value()
-    if url and _answers(f"{url}/health"):
+    if url and answers(f"{url}/health"):
         yield
         return
     if url:
@@ -224,16 +226,6 @@ def _prefect() -> Iterator[None]:
     # An empty address in the environment would do for the flow, but not for its events.
     with temporary_settings(restore_defaults={PREFECT_API_URL}):
         yield
-
-
-def _answers(url: str) -> bool:
-    import urllib.request
-
-    try:
-        with urllib.request.urlopen(url, timeout=2):
-            return True
-    except OSError:
-        return False
 
 
 def _report(out: Path, iterations: int | None) -> None:

@@ -77,8 +77,8 @@ def _start_servers(local: Services, api: str, page: str) -> None:
         print(f"starting the {name} server ...", flush=True)
         command = [sys.executable, "-m", *command, "--host", "127.0.0.1", "--port", str(ports[name])]
         local.start(name, command, url, _environment(api))
-    local.wait("prefect", lambda: _answers(f"{api}/health"), START_SECONDS)
-    local.wait("mlflow", lambda: _answers(f"{page}/health"), START_SECONDS)
+    local.wait("prefect", lambda: answers(f"{api}/health"), START_SECONDS)
+    local.wait("mlflow", lambda: answers(f"{page}/health"), START_SECONDS)
 
 
 def _mlflow_command() -> list[str]:
@@ -203,7 +203,8 @@ def _holder(port: int) -> str:
     return "another program"
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Whether a server answers there."""
     try:
         with urllib.request.urlopen(url, timeout=5):
             return True

@@ -105,8 +105,8 @@ def _cannot_open(named: str | None, error: Exception) -> SettingsError:
     address = without_password(named)
     reason = reason.replace(named, address)
     return SettingsError(
-        f"tracking.mlflow_uri (or MLFLOW_TRACKING_URI) is {address}, and MLflow cannot be reached there ({reason}). Start the server "
-        "(docs/mlflow.md), mend the address, or set it to null, which records under mlruns/"
+        f"tracking.mlflow_uri (or MLFLOW_TRACKING_URI) is {address}, and MLflow cannot be reached there ({reason}). "
+        "Start the server (docs/mlflow.md), mend the address, or set it to null, which records under mlruns/"
     )
 
 

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -18,6 +17,7 @@ from csr_core.layout import Layout
 from csr_core.loop import iterate
 from csr_core.records import CANDIDATES, SCORES, read_json, read_table
 from tests.e2e.conftest import SMALL, csr, pairs, sets, small_settings
+from tests.e2e.site import wait_for
 
 
 def test_a_run_leaves_every_file_in_its_form(finished: Path) -> None:
@@ -107,35 +107,23 @@ def kill_when_working(folder: Path, stage: str) -> bool:
     return killed
 
 
-def test_a_killed_run_leaves_nothing_running_and_is_gone_on_with(finished: Path, tmp_path: Path) -> None:
+def test_a_killed_run_leaves_no_temporary_server(tmp_path: Path) -> None:
     csr(tmp_path, "init", "--preset", "steady")
     environment = {**os.environ, "PREFECT_HOME": str(tmp_path / ".prefect"), "CSR_TEST_MARK": str(tmp_path)}
-    command = [sys.executable, "-m", "flows.cli", "run", *sets(SMALL)]
-    process = subprocess.Popen(command, cwd=tmp_path, env=environment, start_new_session=True)
-    assert wait_for(lambda: any((tmp_path / ".csr" / "unfinished").glob("generate@1*")), 240)
+    process = subprocess.Popen([sys.executable, "-m", "flows.cli", "run", *sets(SMALL)], cwd=tmp_path, env=environment)
+    assert wait_for(lambda: any((tmp_path / ".csr" / "unfinished").glob("evaluate@0*")), 240)
     process.kill()
     process.wait()
-    assert wait_for(lambda: not stages_running(tmp_path), 15), stages_running(tmp_path)
-    csr(tmp_path, "run", *sets(SMALL))
-    assert pairs(tmp_path) == pairs(finished)
+    assert wait_for(lambda: not marked(tmp_path), 20), [one.cmdline() for one in marked(tmp_path)]
 
 
-def wait_for(condition: Callable[[], bool], seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
-
-
-def stages_running(mark: Path) -> list[list[str]]:
-    """Command lines of the stage processes that a run with this mark started."""
+def marked(folder: Path) -> list[psutil.Process]:
+    """Processes that were started with this mark in their environment."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.environ().get("CSR_TEST_MARK") == str(mark) and "csr_core.stages" in process.cmdline():
-                found.append(process.cmdline())
+            if process.environ().get("CSR_TEST_MARK") == str(folder) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
     return found
 
 
