@@ -50,9 +50,12 @@ def init(
     given = {"model.path": model, "data.prompts": prompts, "data.images": images, "reward.model": reward_model}
     params.write_text(render_params({**values, **{k: v for k, v in given.items() if v is not None}}), "utf-8")
     stages = params.parent / "dvc.yaml"
-    if stages.is_file():  # its dependencies are the models and the data of the settings
+    if (
+        stages.is_file() and params.name == "params.yaml"
+    ):  # its dependencies are the models and the data of the settings
         stages.write_text(render(load_settings(params), params.parent), "utf-8")
-    print(f"wrote {params}{f' and {stages}' if stages.is_file() else ''}; next: csr check, then csr run")
+        print(f"wrote {stages}")
+    print(f"wrote {params}; next: csr check, then csr run")
 
 
 @app.command()
@@ -89,7 +92,10 @@ def run(
     refuse_missing_files(settings)
     with _prefect():
         from flows.iterate import csr
+        from tasks.run import Run
+        from tasks.session import get_ready
 
+        get_ready(Run(params, tuple(overrides or ())), iterations)  # while Prefect's server starts
         csr(iterations=iterations, params=str(params), overrides=overrides or [])
     _report(Path("reports/report.html"), iterations or settings.iterations)
 

@@ -89,7 +89,7 @@ def _start(order: Order, folder: Path, environment: dict[str, str]) -> Any:
     On a CPU small models run for seconds, and imports would take longer than the work. A GPU's driver does not
     survive a fork.
     """
-    if not visible_gpus() and _may_fork():
+    if _may_fork():
         process = _forks().Process(target=_forked, args=(order, folder, environment), name=order.stage)
         process.start()
         return process
@@ -98,23 +98,27 @@ def _start(order: Order, folder: Path, environment: dict[str, str]) -> Any:
 
 
 def _may_fork() -> bool:
-    """A forked process runs this one's main module again, which in a Ray worker would be Ray's own."""
-    return "ray" not in sys.modules
+    return not visible_gpus()
 
 
 def _forks() -> Any:
     context = multiprocessing.get_context("forkserver")
+    # A forked process runs the main module again, so what that imports is imported beforehand too.
     spec = getattr(sys.modules["__main__"], "__spec__", None)
-    known = [PRELOAD, "trl.trainer.dpo_trainer", *([spec.name] if spec else [])]
-    context.set_forkserver_preload(known)
+    main = [spec.name] if spec else ["ray"] if "ray" in sys.modules else []
+    context.set_forkserver_preload([PRELOAD, "trl.trainer.dpo_trainer", *main])
     return context
 
 
-def warm_up() -> None:
-    """Begin a flow: start the process that stages are forked from, so that it imports while other work is done."""
+def begin() -> None:
+    """A new flow in this process may start stages, whatever became of the one before."""
     global _ending
     _ending = False
-    if not visible_gpus() and _may_fork():
+
+
+def warm_up() -> None:
+    """Start the process that stages are forked from, so that it imports while other work is done."""
+    if _may_fork():
         from multiprocessing import forkserver
 
         _forks()

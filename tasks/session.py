@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from csr_core.errors import CsrError
+from csr_core.loop import ITERATION
 from tasks import process
 from tasks.run import Run, exclusive
 from tasks.runners import task_runner
@@ -34,7 +36,8 @@ def session(run: Run) -> Iterator[Session]:
     global _session
     settings = run.settings
     with exclusive(run.layout), tracked(run) as track, task_runner(settings.run):
-        process.warm_up()
+        process.begin()
+        get_ready(run)
         _session = Session(track, Versioning(run))
         try:
             yield _session
@@ -43,6 +46,18 @@ def session(run: Run) -> Iterator[Session]:
             raise
         finally:
             _session = None
+
+
+def get_ready(run: Run, iterations: int | None = None) -> None:
+    """Let processes for stages import what they need, where there is something to do for them."""
+    todo = [("prepare", 0), ("evaluate", 0)]
+    todo += [(name, k) for k in range(1, (iterations or run.settings.iterations) + 1) for name in ITERATION]
+    try:
+        done = all(run.result(run.call(name, k)) for name, k in todo)
+    except CsrError:  # what a stage reads is not made yet
+        done = False
+    if not done:
+        process.warm_up()
 
 
 def current() -> Session | None:

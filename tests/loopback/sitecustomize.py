@@ -22,7 +22,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-CALLS = 12  # of the stack, the innermost
+CALLS = 30  # of the stack, the innermost
 ADDRESSED = {"socket.connect", "socket.sendto", "socket.sendmsg", "socket.bind"}  # (socket, address)
 NAMED = {"socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"}  # (name, ...)
 

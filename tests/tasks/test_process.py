@@ -26,7 +26,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(params=["forked", "spawned"])
 def either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways to start a process: the one for CPUs, and the one for GPUs and Ray."""
+    """Both ways to start a process: the one for CPUs, and the one for GPUs."""
     if request.param == "spawned":
         monkeypatch.setattr(process, "_may_fork", lambda: False)
     return str(request.param)
@@ -85,7 +85,7 @@ def test_when_the_flow_is_stopped_all_end_and_none_is_started(folder: Path) -> N
         with pytest.raises(RuntimeError, match="being stopped"):
             process.run_process(Order("prepare", 1), folder)
     finally:
-        process.warm_up()  # a new flow in this process may start stages again
+        process.begin()
 
 
 def wait_for_groups(count: int = 1) -> set[int]:
