@@ -146,7 +146,7 @@ def shoot(page: Page) -> Callable[[str], None]:
     def save(name: str) -> None:
         if SCREENSHOTS:
             Path(SCREENSHOTS).mkdir(parents=True, exist_ok=True)
-            page.wait_for_timeout(1500)  # until the pages' animations have ended
+            page.wait_for_timeout(3000)  # until the pages' animations have ended
             page.screenshot(path=Path(SCREENSHOTS) / f"{name}.png")
 
     return save

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import re
+import time
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -45,18 +46,30 @@ def row_of(page: Page, name: str) -> Locator:
     return page.get_by_role("row").filter(has=link).first
 
 
-def curves(page: Page) -> list[list[float]]:
-    """The heights in pixels, upwards, of the points of each curve in the only chart of the page."""
-    line = page.locator(".scatterlayer path.js-line")
+def curves(page: Page, *sizes: int) -> list[list[float]]:
+    """Curves of so many points in the only chart of the page: the heights of the points in pixels, upwards."""
     expect(page.locator(".js-plotly-plot")).to_have_count(1)
-    expect(line.first).to_be_attached()
-    drawn = {str(path.get_attribute("d")) for path in line.all()}
-    return [[-float(y) for y in re.findall(r"[ML][-\d.]+,([-\d.]+)", path)] for path in drawn]
+
+    def drawn() -> list[list[float]]:
+        paths = page.locator(".scatterlayer path.js-line").evaluate_all("lines => lines.map(l => l.getAttribute('d'))")
+        # Each is there twice: once more for where the mouse is.
+        lines = [[-float(y) for y in re.findall(r"[ML][-\d.]+,([-\d.]+)", path)] for path in set(paths)]
+        return sorted((line for line in lines if len(line) > 1), key=len)
+
+    wait_until(page, lambda: [len(line) for line in drawn()] == sorted(sizes), f"no curves of {sizes} points")
+    return drawn()
+
+
+def wait_until(page: Page, condition: Callable[[], bool], otherwise: str, seconds: float = 60.0) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, otherwise
+        page.wait_for_timeout(300)
 
 
 def scaled(numbers: Sequence[float]) -> list[float]:
     low, high = min(numbers), max(numbers)
-    return [(number - low) / (high - low) for number in numbers]
+    return [(number - low) / (high - low or 1.0) for number in numbers]
 
 
 def test_two_iterations_are_compared_by_mlflow(page: Page, site: Site, shoot: Shoot) -> None:
@@ -108,8 +121,9 @@ def test_mlflow_draws_a_benchmark_by_iteration(page: Page, site: Site, shoot: Sh
     page.locator("label").filter(has=page.locator("input[value=CHART]")).click()  # a button without a name
     charts = page.get_by_placeholder("Search metric charts")
     charts.fill("^test/chair_i$")
-    by_iteration = max(curves(page), key=len)  # the CSR run's; those of its iterations are points on it
-    assert scaled(by_iteration) == pytest.approx(scaled(values(site, "chair_i")), abs=0.02)
+    # The CSR run's; its iterations are points on it.
+    (curve,) = curves(page, ITERATIONS + 1)
+    assert scaled(curve) == pytest.approx(scaled(values(site, "chair_i")), abs=0.02)
     charts.fill("test/(chair_i|chair_s|recall|words|repeats|pope_accuracy)$")
     expect(page.locator(".js-plotly-plot")).to_have_count(6)
     shoot("mlflow")
@@ -121,12 +135,10 @@ def test_mlflow_draws_the_training_of_two_iterations_in_one_chart(page: Page, si
         unfold(page, f"iteration {k}")
     compare(page, "finetune@1", "finetune@2")
     page.get_by_role("link", name="loss", exact=True).click()
-    expect(page.get_by_role("heading", name="loss").first).to_be_visible()
-    page.wait_for_timeout(3000)  # the chart is drawn again when both runs are there
     logs = [(Layout(site.folder).model(k) / "training.jsonl").read_text("utf-8").splitlines() for k in (1, 2)]
-    losses = [[row["loss"] for row in map(json.loads, log) if "loss" in row] for log in logs]
-    assert min(map(len, losses)) > 1
-    assert sorted(map(len, curves(page))) == sorted(map(len, losses))
+    steps = [sum("loss" in json.loads(row) for row in log) for log in logs]
+    assert min(steps) > 1
+    curves(page, *steps)
     shoot("mlflow-training")
 
 
@@ -152,10 +164,8 @@ def test_prefect_shows_the_stages_of_a_run(page: Page, site: Site, shoot: Shoot)
         expect(page.get_by_role("link", name=name, exact=True)).to_be_visible()
     timeline = page.locator("canvas").first
     expect(timeline).to_be_visible()
-    page.wait_for_function("() => !document.querySelector('.p-loading')")
-    page.wait_for_timeout(3000)  # it moves into place
+    wait_until(page, lambda: greens(timeline.screenshot()) > 500, "the timeline shows no completed task")
     shoot("prefect")
-    assert greens(timeline.screenshot()) > 500, "the timeline shows no completed task"
 
 
 def greens(png: bytes) -> int:
