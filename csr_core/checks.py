@@ -108,7 +108,7 @@ def _pictures(settings: Settings) -> Iterator[Finding]:
 
 def _models(settings: Settings) -> Iterator[Finding]:
     from csr_core.policy import load_policy
-    from csr_core.reward import SentenceScorer
+    from csr_core.reward.scorer import SentenceScorer
 
     started = time.monotonic()
     try:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 from prefect import flow
+from prefect.runtime import flow_run
 from pydantic import Field
 
 from csr_core.layout import Layout
@@ -26,7 +27,12 @@ from tasks.session import session
 Count = Annotated[int | None, Field(ge=1)]
 
 
-@flow(name="csr", flow_run_name="iterate {root}", persist_result=False)
+def _run_name() -> str:
+    root = flow_run.parameters["root"]
+    return "iterate" if root == "." else f"iterate {root}"
+
+
+@flow(name="csr", flow_run_name=_run_name, persist_result=False)
 def csr(
     iterations: Count = None, params: str = "params.yaml", overrides: list[str] | None = None, root: str = "."
 ) -> None:

@@ -104,7 +104,7 @@ def show_metrics(iteration: int, layout: Layout, key: str = "csr-metrics") -> No
         for k, metrics in enumerate(runs):
             cells = " | ".join(figure(metrics[split][name], name) for name in names)
             lines.append(f"| {'base' if k == 0 else f'iteration {k}'} | {cells} |")
-    show_table("\n".join(lines), key, "Benchmark figures by iteration")
+    show_table("\n".join(lines), key, f"Benchmark figures up to iteration {iteration}")
 
 
 def show_pairs(iteration: int, layout: Layout, count: int = 5) -> None:

@@ -130,7 +130,7 @@ def _forked(order: Order, folder: Path, environment: dict[str, str]) -> None:
     end_with_parent(os.getppid())
     os.environ.update(environment)
     os.chdir(folder)
-    sys.exit(carry_out(order))
+    sys.exit(carry_out(order, tell=False))
 
 
 _watched = False

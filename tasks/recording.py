@@ -158,12 +158,16 @@ def record_metrics(track: Track, child: Child) -> None:
 
 
 def _flat(measured: dict[str, Any]) -> Iterator[tuple[str, float]]:
-    """`test/chair_i`, `test/chair_i_low`, `test/chair_i_high`, ...: what was computed."""
+    """`test/chair_i`, `interval/test/chair_i_low`, `interval/test/chair_i_high`, ...: what was computed.
+
+    With a beginning of their own the bounds stand apart: the page sorts by name.
+    """
     for split, intervals in measured.items():
         for name, interval in intervals.items():
-            for key, end in (("value", ""), ("low", "_low"), ("high", "_high")):
+            told = {"value": f"{split}/{name}"} | {end: f"interval/{split}/{name}_{end}" for end in ("low", "high")}
+            for key, metric in told.items():
                 if interval[key] is not None:
-                    yield f"{split}/{name}{end}", interval[key]
+                    yield metric, interval[key]
 
 
 def _base(track: Track) -> Checkpoint:

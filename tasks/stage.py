@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from prefect import task
+from prefect import get_run_logger, task
 from prefect.runtime import task_run
 from prefect.states import Completed
 from prefect.tasks import exponential_backoff
 
 from csr_core.errors import CsrError, OutOfMemoryError
-from csr_core.stages.runner import missing_shards, run_stage
+from csr_core.stages.__main__ import describe
+from csr_core.stages.plan import StageCall
+from csr_core.stages.runner import missing_shards, note_seconds, run_stage
 from tasks import runners
 from tasks.artifacts import StageProgress
 from tasks.process import run_process
@@ -43,21 +47,32 @@ def stage(gpu: bool) -> Callable[[Stage], Stage]:
         def call(iteration: int, run: Run) -> dict[str, Any]:
             planned = run.call(name, iteration)
             with recorded(name, iteration, run) as record, StageProgress(planned, run.layout) as progress:
+                started = time.monotonic()
                 done = run.result(planned) is not None
-                if done:
-                    print(f"{planned.label}: up to date", flush=True)
-                elif planned.shards is not None:
+                if not done and planned.shards is not None:
                     progress.wait(_submit_shards(name, iteration, run, gpu))
                 # Prefect would call a task cached although the files it made were deleted or changed since.
                 retries = run.settings.run.retries if gpu else 0
                 todo = whole.with_options(refresh_cache=not done, retries=retries)
                 made: dict[str, Any] = progress.wait([_submit(todo, iteration=iteration, run=run)])[0]
+                if not done:
+                    made = {**made, "seconds": round(time.monotonic() - started, 1)}
+                    note_seconds(planned, run.layout, made["seconds"])
+                _tell(planned, run, done)
                 record(made)
             return made
 
         return call
 
     return make
+
+
+def _tell(call: StageCall, run: Run, done: bool) -> None:
+    """Say in the terminal and in the run's log what became of the stage, and what was left out."""
+    if result := run.result(call):
+        text = describe(replace(result, cached=done))
+        print(text, flush=True)
+        get_run_logger().info(text)
 
 
 def in_process(name: str, iteration: int, run: Run) -> dict[str, Any] | Any:

@@ -132,7 +132,8 @@ class Track:
     def url(self, child: Child | None = None) -> str | None:
         """Address of the run (or a stage's) on the MLflow server; None where the store is a file."""
         page = self.store.page
-        return page and f"{page}/runs/{child.run_id if child else self.run_id}"
+        # Without the parameter MLflow opens its page for language model applications, which is empty here.
+        return page and f"{page}/runs/{child.run_id if child else self.run_id}?workflowType=machine_learning"
 
     def relative(self, path: Path) -> str:
         """The path from the run's folder, where it lies below it."""

@@ -70,11 +70,12 @@ def main(arguments: list[str] | None = None) -> int:
     end_with = given.pop("end_with")
     if end_with:
         end_with_parent(end_with)
-    return carry_out(Order(**{**given, "overrides": tuple(given["overrides"])}))
+    # Whoever started this process tells the whole of the stage, of which this may be the last part.
+    return carry_out(Order(**{**given, "overrides": tuple(given["overrides"])}), tell=not end_with)
 
 
-def carry_out(order: Order) -> int:
-    """Run the stage or the shard, say in words what happened, and return the exit status."""
+def carry_out(order: Order, tell: bool) -> int:
+    """Run the stage or the shard and return the exit status; errors, and with `tell` the result, are said in words."""
     # What one library says to another about its next release is no news for the user.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     try:
@@ -92,7 +93,8 @@ def carry_out(order: Order) -> int:
     except CsrError as error:
         print(f"csr: {error}", file=sys.stderr, flush=True)
         return OUT_OF_MEMORY if isinstance(error, OutOfMemoryError) else REFUSED
-    print(describe(result), flush=True)
+    if tell:
+        print(describe(result), flush=True)
     return 0
 
 

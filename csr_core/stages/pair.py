@@ -14,7 +14,7 @@ from csr_core.preference.diversity import diversity_report
 from csr_core.preference.pairs import CLOSEST, Pair, pair_of_tree, wants_same_length, without_closest
 from csr_core.progress import Progress
 from csr_core.records import PREFERENCES, PROMPTS, SCORES, read_table, write_json, write_table
-from csr_core.stages.score import part_files, trees_of_part
+from csr_core.stages.parts import part_files, trees_of_part
 
 
 def pair(settings: Settings, iteration: int, prompts: Path, scores: Path, out: Path) -> dict[str, Any]:

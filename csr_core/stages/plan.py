@@ -154,9 +154,9 @@ def _score(k: int, settings: Settings, layout: Layout) -> StageCall:
 
 
 def _count_score(candidates: Path) -> int:
-    from csr_core.stages.score import shard_count
+    from csr_core.stages.parts import part_files
 
-    return shard_count(candidates)
+    return len(part_files(candidates))  # theirs are scored part by part
 
 
 def _make_score(settings: Settings, prompts: Path, candidates: Path, out: Path, numbers: Sequence[int]) -> None:

@@ -13,5 +13,7 @@ with contextlib.suppress(ImportError):  # said in words by the stage that needs 
     from peft import PeftModel  # noqa: F401
     from transformers import AutoModelForImageTextToText, AutoProcessor  # noqa: F401
 
+# A forked process runs the main module again, which was imported here beforehand; this is meant.
+warnings.filterwarnings("ignore", category=RuntimeWarning, message=".*found in sys.modules")
 # What one library says to another about its next release is no news for the user.
 warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")

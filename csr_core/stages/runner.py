@@ -70,6 +70,13 @@ def run_stage(call: StageCall, layout: Layout, workers: int = 1) -> StageResult:
         return up_to_date(call, layout, digests) or _make(call, layout, digests, workers)
 
 
+def note_seconds(call: StageCall, layout: Layout, seconds: float) -> None:
+    """Remember how long the whole of a finished stage took, where its shards were made by other processes."""
+    stamp = _stamp(call, layout)
+    if stamp.is_file():
+        write_json(stamp, {**read_json(stamp), "seconds": round(seconds, 3)})
+
+
 def missing_shards(call: StageCall, layout: Layout) -> list[int]:
     """Numbers of the shards that have to be made before `run_stage` only has to put them together."""
     if call.shards is None:

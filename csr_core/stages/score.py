@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from csr_core.config import RewardSettings, Settings
@@ -21,6 +20,7 @@ from csr_core.reward.cleaning import clean_sentence
 from csr_core.reward.likelihood import likelihood_reward
 from csr_core.reward.ranks import combined_rank, sibling_ranks
 from csr_core.reward.scorer import SentenceScorer, rewards_of_image
+from csr_core.stages.parts import part_files, trees_of_part
 from csr_core.stages.shards import missing_parts, part
 
 GROUP = 32  # prompts whose sentences are embedded together
@@ -41,7 +41,7 @@ def score(
     Raises:
         InputError: the relevance model cannot be loaded, a table is missing or of another stage, or nothing is left.
     """
-    count = shard_count(candidates)
+    count = len(part_files(candidates))
     _refuse_mixed_runs(candidates)
     make_shards(settings, prompts, candidates, out, missing_parts(out, count, FILES), scorer)
     parts = [read_json(part(out, number, ".json")) for number in range(count)]
@@ -58,11 +58,6 @@ def score(
     summary = {**{name: counts[name] for name in COUNTS}, "dropped": dict(dropped), "left_out": left_out}
     write_json(out / "summary.json", summary)
     return summary
-
-
-def shard_count(candidates: Path) -> int:
-    """A shard for each part of the candidates; their parts are numbered from 0."""
-    return len(part_files(candidates))
 
 
 def make_shards(
@@ -125,39 +120,6 @@ def _refuse_mixed_runs(candidates: Path) -> None:
                 f"{file} holds nodes of {twice[0]!r}, as an earlier part does: parts of two runs in one folder?"
             )
         seen |= names
-
-
-def part_files(folder: Path) -> list[Path]:
-    """The parts of a stage's table, in the order of their names.
-
-    Raises:
-        InputError: there are none.
-    """
-    files = sorted(folder.glob("*.parquet"))
-    if not files:
-        raise InputError(f"expected Parquet files in {folder}, found none: run the stage that writes it first")
-    return files
-
-
-def trees_of_part(file: Path, schema: pa.Schema, seen: set[str]) -> dict[str, list[Row]]:
-    """The nodes of each prompt in one part, by node id; `seen` collects the prompts over the parts.
-
-    Raises:
-        InputError: a column is missing, or a prompt's tree is spread over two parts.
-    """
-    table = pq.read_table(file)
-    missing = [name for name in schema.names if name not in table.column_names]
-    if missing:
-        raise InputError(f"{file} has columns {table.column_names}; missing: {missing}. Was it made by another stage?")
-    trees: dict[str, list[Row]] = defaultdict(list)
-    for row in table.select(schema.names).to_pylist():
-        trees[row["prompt_id"]].append(row)
-    if twice := sorted(seen & trees.keys()):
-        raise InputError(
-            f"{file} holds nodes of {twice[0]!r}, as an earlier part does: parts of two runs in one folder?"
-        )
-    seen.update(trees)
-    return {prompt_id: sorted(rows, key=lambda row: int(row["node"])) for prompt_id, rows in trees.items()}
 
 
 def _groups(trees: dict[str, list[Row]]) -> Iterator[dict[str, list[Row]]]:

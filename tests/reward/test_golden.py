@@ -12,7 +12,8 @@ from csr_core.config import GenerateSettings, PairSettings, RewardSettings, Sett
 from csr_core.images import open_image
 from csr_core.preference import complete_answers, pair_of_tree
 from csr_core.records import CANDIDATES, PROMPTS, SCORES, read_table, write_table
-from csr_core.reward import SentenceScorer, image_relevance
+from csr_core.reward.relevance import image_relevance
+from csr_core.reward.scorer import SentenceScorer
 from csr_core.stages.score import score
 
 GOLDEN = Path(__file__).resolve().parents[2] / "../shared/data/golden"

@@ -13,8 +13,9 @@ from csr_core.errors import InputError
 from csr_core.miniature.draw import draw
 from csr_core.miniature.weights import shipped
 from csr_core.miniature.world import absent_companions, object_sentence, sample_split
-from csr_core.reward import SentenceScorer, load_relevance
 from csr_core.reward.chunks import split_to_fit
+from csr_core.reward.relevance import load_relevance
+from csr_core.reward.scorer import SentenceScorer
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from csr_core.config import PairSettings, RewardSettings, Settings
 from csr_core.errors import InputError
 from csr_core.preference.pairs import CLOSEST, NO_ANSWER, NO_SAME_LENGTH
 from csr_core.records import CANDIDATES, PREFERENCES, PROMPTS, read_json, read_table, write_table
-from csr_core.reward import SentenceScorer
+from csr_core.reward.scorer import SentenceScorer
 from csr_core.stages.pair import pair
 from csr_core.stages.score import score
 from tests.stages.test_score import clip, lay_out, row, tree  # noqa: F401  # clip is a fixture

@@ -13,7 +13,8 @@ from csr_core.errors import InputError
 from csr_core.miniature.draw import draw
 from csr_core.miniature.world import object_sentence, place_sentence, sample_split
 from csr_core.records import CANDIDATES, PROMPTS, SCORES, read_json, read_table, write_table
-from csr_core.reward import SentenceScorer, load_relevance
+from csr_core.reward.relevance import load_relevance
+from csr_core.reward.scorer import SentenceScorer
 from csr_core.stages.score import score
 
 WORLD = list(sample_split("validation", 8, 3))

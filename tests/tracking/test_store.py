@@ -58,8 +58,9 @@ def test_a_server_takes_the_run_with_its_files_and_models(server: str, tmp_path:
         record(track, 0)
         record(track, 1)
         with track.stage("prepare", 2) as child:
-            assert track.url(child) == f"{track.store.page}/runs/{child.run_id}"
-    assert track.url() == f"{server}/#/experiments/{track.store.experiment_id}/runs/{track.run_id}"
+            assert track.url(child) == f"{track.store.page}/runs/{child.run_id}?workflowType=machine_learning"
+    page = f"{server}/#/experiments/{track.store.experiment_id}/runs/{track.run_id}"
+    assert track.url() == f"{page}?workflowType=machine_learning"
     client = MlflowClient(server, server)
     assert client.get_run(track.run_id).info.status == "FINISHED"
     assert {"params.yaml", "figures", "metrics"} <= {file.path for file in client.list_artifacts(track.run_id)}
