@@ -158,13 +158,13 @@ def record_metrics(track: Track, child: Child) -> None:
 
 
 def _flat(measured: dict[str, Any]) -> Iterator[tuple[str, float]]:
-    """`test/chair_i`, `interval/test/chair_i_low`, `interval/test/chair_i_high`, ...: what was computed.
+    """`test/chair_i`, `uncertainty/test/chair_i_low`, `uncertainty/test/chair_i_high`, ...: what was computed.
 
-    With a beginning of their own the bounds stand apart: the page sorts by name.
+    With a beginning of their own the bounds stand apart, and last: the page sorts by name.
     """
     for split, intervals in measured.items():
         for name, interval in intervals.items():
-            told = {"value": f"{split}/{name}"} | {end: f"interval/{split}/{name}_{end}" for end in ("low", "high")}
+            told = {"value": f"{split}/{name}"} | {end: f"uncertainty/{split}/{name}_{end}" for end in ("low", "high")}
             for key, metric in told.items():
                 if interval[key] is not None:
                     yield metric, interval[key]

@@ -43,9 +43,9 @@ def test_iterations_lie_below_the_run_and_stages_below_iterations(recorded: Reco
 
 def test_benchmarks_are_curves_of_the_run_and_figures_of_each_iteration(recorded: Recorded) -> None:
     assert history(recorded, "test/chair_i") == [(0, 0.4), (1, 0.2), (2, 0.3)]
-    assert history(recorded, "interval/test/chair_i_low") == [(0, 0.35), (1, 0.15), (2, 0.25)]
+    assert history(recorded, "uncertainty/test/chair_i_low") == [(0, 0.35), (1, 0.15), (2, 0.25)]
     assert history(recorded, "shifted/chair_i") == []  # not computed
-    assert history(recorded, "interval/test/recall_high", "iteration 2") == [(2, 0.75)]
+    assert history(recorded, "uncertainty/test/recall_high", "iteration 2") == [(2, 0.75)]
     assert history(recorded, "preferences/pairs") == [(1, PAIRS), (2, PAIRS)]
     assert history(recorded, "seconds/finetune") == [(1, 1.5), (2, 1.5)]
 
