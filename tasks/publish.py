@@ -13,5 +13,5 @@ def publish(iteration: int, run: Run) -> None:
     show_pairs(iteration, run.layout)
     now = current()
     if now is not None:
-        link_records(iteration, now.track.url(), now.versions.record("pair", iteration))
+        link_records(iteration, now.track.url(), now.versions.recorded("pair", iteration))
         now.versions.push(iteration)

@@ -67,6 +67,8 @@ def record_preferences(track: Track, child: Child, made: dict[str, Any], revisio
     }
     _by_iteration(track, k, {f"preferences/{name}": value for name, value in numbers.items()})
     client.log_artifact(track.run_id, str(folder / "summary.json"), f"preferences/iter_{k}")
+    if not child.fresh:
+        return
     pairs = read_table(folder, PREFERENCES)
     title = f"iteration {k}"
     _picture(track, f"rewards_iter_{k}.png", lambda: figures.rewards(pairs, title))
@@ -152,7 +154,7 @@ def record_metrics(track: Track, child: Child) -> None:
         client.set_tag(track.run_id, "best_iteration", str(best))
     if k > 0 and sorted(track.measured) == list(range(len(track.measured))):
         so_far = [track.measured[i] for i in range(len(track.measured))]
-        for held_out in measured:
+        for held_out in measured if child.fresh else ():
             _picture(track, f"metrics_{held_out}.png", partial(figures.metrics_by_iteration, so_far, held_out))
         _summary(track, [{split: figures_of[split]} for figures_of in so_far])
 

@@ -25,6 +25,7 @@ class Session:
 
 
 _session: Session | None = None
+_ready = False
 
 
 @contextmanager
@@ -49,7 +50,11 @@ def session(run: Run) -> Iterator[Session]:
 
 
 def get_ready(run: Run, iterations: int | None = None) -> None:
-    """Let processes for stages import what they need, where there is something to do for them."""
+    """Let processes for stages import what they need, where there is something to do for them; once a process."""
+    global _ready
+    if _ready:
+        return
+    _ready = True
     todo = [("prepare", 0), ("evaluate", 0)]
     todo += [(name, k) for k in range(1, (iterations or run.settings.iterations) + 1) for name in ITERATION]
     try:
@@ -73,4 +78,4 @@ def recorded(name: str, iteration: int, run: Run) -> Iterator[Callable[[dict[str
         yield lambda made: None
         return
     with now.track.stage(name, iteration) as child:
-        yield lambda made: child.finished(made, now.versions.record(name, iteration))
+        yield lambda made: child.finished(made, now.versions.record(name, iteration, made["key"]))

@@ -15,8 +15,7 @@ from prefect.tasks import exponential_backoff
 
 from csr_core.errors import CsrError, OutOfMemoryError
 from csr_core.stages.__main__ import describe
-from csr_core.stages.plan import StageCall
-from csr_core.stages.runner import missing_shards, note_seconds, run_stage
+from csr_core.stages.runner import StageResult, missing_shards, note_seconds, run_stage
 from tasks import runners
 from tasks.artifacts import StageProgress
 from tasks.process import run_process
@@ -48,17 +47,20 @@ def stage(gpu: bool) -> Callable[[Stage], Stage]:
             planned = run.call(name, iteration)
             with recorded(name, iteration, run) as record, StageProgress(planned, run.layout) as progress:
                 started = time.monotonic()
-                done = run.result(planned) is not None
+                before = run.result(planned)
+                done = before is not None
                 if not done and planned.shards is not None:
                     progress.wait(_submit_shards(name, iteration, run, gpu))
                 # Prefect would call a task cached although the files it made were deleted or changed since.
                 retries = run.settings.run.retries if gpu else 0
                 todo = whole.with_options(refresh_cache=not done, retries=retries)
                 made: dict[str, Any] = progress.wait([_submit(todo, iteration=iteration, run=run)])[0]
-                if not done:
+                if before is not None:  # Prefect's record may be of another day
+                    made = as_json(before)
+                else:
                     made = {**made, "seconds": round(time.monotonic() - started, 1)}
                     note_seconds(planned, run.layout, made["seconds"])
-                _tell(planned, run, done)
+                _tell(before or run.result(planned), done)
                 record(made)
             return made
 
@@ -67,9 +69,9 @@ def stage(gpu: bool) -> Callable[[Stage], Stage]:
     return make
 
 
-def _tell(call: StageCall, run: Run, done: bool) -> None:
-    """Say in the terminal and in the run's log what became of the stage, and what was left out."""
-    if result := run.result(call):
+def _tell(result: StageResult | None, done: bool) -> None:
+    """Say in the terminal and in the run's log what became of a stage, and what was left out."""
+    if result is not None:
         text = describe(replace(result, cached=done))
         print(text, flush=True)
         get_run_logger().info(text)

@@ -141,14 +141,15 @@ class Track:
         return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Child:
-    """The run of one stage of one iteration."""
+    """The run of one stage of one iteration. `fresh`: no earlier run of the experiment recorded the same content."""
 
     track: Track
     stage: str
     iteration: int
     run_id: str
+    fresh: bool = True
 
     def finished(self, made: dict[str, Any], revision: str | None) -> None:
         """Record what the stage made.
@@ -167,6 +168,9 @@ class Child:
         if revision:
             tags["dvc_revision"] = revision
         client = self.track.store.client
+        if made["cached"]:  # its pictures need not be drawn again
+            same = f"tags.key = '{made['key']}'"
+            self.fresh = not client.search_runs([self.track.store.experiment_id], same, max_results=1)
         client.log_batch(self.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
         numbers = {"seconds": made["seconds"], "left_out": made["left_out"]}
         log_metrics(client, self.run_id, [(name, value, self.iteration) for name, value in numbers.items()])

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from csr_core.config import Settings
+from csr_core.digests import Digests, digest_value
 from csr_core.errors import CsrError
 from csr_core.params import load_settings
+from csr_core.records import read_json, write_json
 from csr_core.stages.plan import STAGES, WITHOUT_INFLUENCE
 from tasks.run import Run
 
@@ -37,20 +39,51 @@ class Versioning:
     def __init__(self, run: Run) -> None:
         self.root = run.layout.root
         self._told: set[str] = set()
+        self._revisions: dict[str, str] = {}
         self._opened = False
         self.recording = (self.root / "dvc.yaml").is_file() and (self.root / ".dvc").is_dir()
         if self.recording and not self._as_in_params_file(run):
             self.recording = False
             self._tell("DVC records nothing: this run's settings are not those of params.yaml")
 
-    def record(self, name: str, iteration: int) -> str | None:
+    def record(self, name: str, iteration: int, key: str | None = None) -> str | None:
         """Record the outputs of stage `name` of `iteration`, which has finished.
+
+        `key`: of the stage, by content; with the key it was last recorded under, and unchanged files of DVC's, it is
+        recorded already, which spares DVC the look at every output.
 
         Returns: the MD5 by which DVC knows the first output (of a folder with `.dir`); None where it was not recorded.
         """
-        return self._try(
-            lambda repo: self._record(repo, stage_name(name, iteration), iteration), f"record {name}@{iteration}"
-        )
+        stage = stage_name(name, iteration)
+        if self.recording and key is not None and (md5 := self._remembered(stage, key)):
+            self._revisions[stage] = md5
+            return md5
+        found = self._try(lambda repo: self._record(repo, stage, iteration), f"record {name}@{iteration}")
+        if found is not None:
+            self._revisions[stage] = found
+            if key is not None:
+                write_json(self._memory(stage), {"content": self._content(key), "md5": found})
+        return found
+
+    def recorded(self, name: str, iteration: int) -> str | None:
+        """What `record` returned for the stage."""
+        return self._revisions.get(stage_name(name, iteration))
+
+    def _memory(self, stage: str) -> Path:
+        return self.root / ".csr" / "dvc" / f"{stage}.json"
+
+    def _content(self, key: str) -> str:
+        """What DVC's record of a stage depends on."""
+        files = [self.root / name for name in ("dvc.yaml", "params.yaml")]
+        return digest_value([key, *(Digests().path(file) for file in files)])
+
+    def _remembered(self, stage: str, key: str) -> str | None:
+        memory, lock = self._memory(stage), self.root / "dvc.lock"
+        if not memory.is_file() or not lock.is_file():
+            return None
+        known = read_json(memory)
+        still = known["content"] == self._content(key) and known["md5"] in lock.read_text("utf-8")
+        return str(known["md5"]) if still else None
 
     def push(self, iteration: int) -> None:
         """Copy the recorded outputs of `iteration` to the default remote, where one is set up."""

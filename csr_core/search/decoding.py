@@ -1,13 +1,15 @@
 """Forward passes of a search: each prompt with its picture once, each node's answer so far once, then token by token.
 
 What a search needs of it is `NodeDecoder` alone: `logits` for the present rows, and `advance` to rows that continue
-some of them. Here a row that is continued twice copies its cache; decoding that shares prefixes can take this file's
-place.
+some of them. The keys and values of a prompt are held once, whatever the number of its rows (`csr_core.search.shared`);
+a row that is continued twice copies those of its own branch. Where a family of models does not go along with that, each
+row has a copy of the prompt's too.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from csr_core.policy import Policy, PromptInputs, collate
+from csr_core.search.shared import SharedPrefix, use_shared_prefixes
 
 # So that a row's numbers do not depend on what else is in the batch. In float32 on one CPU thread they then agree to
 # the last bit (seen with MKL and oneDNN): padding by whole blocks leaves a row's tokens in the same lanes of vectorised
@@ -42,13 +45,24 @@ class _Prefix:
 class Prefixes:
     """Keys and values of the prompts that are being grown, so that no picture is looked at twice.
 
-    They take about the memory of one row of a decode batch each; `clear` when their trees are finished.
+    They take about the memory of one row of a decode batch each; `clear` when their trees are finished. `shared` says
+    whether the rows of a prompt share them, or copy them; None finds out whether the model can.
     """
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, shared: bool | None = None) -> None:
         self.policy = policy
         self.encoded = 0  # prompts sent through the model so far
         self._kept: dict[int, _Prefix] = {}
+        self._shared = shared
+
+    def shared(self, prefix: _Prefix) -> bool:
+        """Whether rows share their prompt's keys and values; tried once, on `prefix`, against rows with copies."""
+        if self._shared is None:
+            self._shared = use_shared_prefixes(_base(self.policy.model)) and _agrees(self, prefix)
+            if not self._shared:
+                kind = type(_base(self.policy.model)).__name__
+                print(f"{kind} does not share prompts between rows: each row keeps a copy", file=sys.stderr, flush=True)
+        return self._shared
 
     def clear(self) -> None:
         self._kept.clear()
@@ -110,9 +124,14 @@ class NodeDecoder:
         self._policy = prefixes.policy
         self._rows = len(prompts)
         known = prefixes.get(prompts)
-        self._cache, self._mask = _join(known)
+        self._shared: SharedPrefix | None = None
+        if prefixes.shared(known[0]):
+            self._share(known)
+        else:
+            self._cache, self._mask = _join(known)
         self._offset = torch.stack([prefix.offset for prefix in known])
-        self._next = self._mask.sum(-1, keepdim=True)  # number of tokens so far
+        # Number of tokens so far.
+        self._next = torch.tensor([[prefix.prompt.length] for prefix in known], device=self._policy.device)
         self._dimensions = 3 if hasattr(_inner(self._policy.model), "get_rope_index") else 0
         if any(written):
             ids, mask = _left_padded(written, self._policy.pad_id, self._policy.device)
@@ -126,17 +145,38 @@ class NodeDecoder:
         else:
             self.logits = torch.stack([prefix.logits for prefix in known])
 
+    def _share(self, known: Sequence[_Prefix]) -> None:
+        distinct = list({id(prefix): prefix for prefix in known}.values())
+        number = {id(prefix): index for index, prefix in enumerate(distinct)}
+        longest = _whole_blocks(max(prefix.prompt.length for prefix in distinct))
+        self._shared = SharedPrefix.of([prefix.layers for prefix in distinct], longest, LEAST_ROWS)
+        self._prompt = torch.tensor([number[id(prefix)] for prefix in known], device=self._policy.device)
+        self._shared.assign(self._prompt)
+        self._cache = _new_cache()
+        self._mask = torch.ones(len(known), 0, dtype=torch.long, device=self._policy.device)
+
     @torch.inference_mode()
     def advance(self, parents: Int[Tensor, " next"], tokens: Int[Tensor, " next"]) -> None:
         """Replace the rows: new row i is row `parents[i]` with `tokens[i]` appended."""
         self._rows = len(parents)
         parents, tokens = (_enough_rows(part).to(self._policy.device) for part in (parents, tokens))
         if not torch.equal(parents, torch.arange(len(self._mask), device=parents.device)):
-            self._cache.batch_select_indices(parents)
-            self._mask, self._next = self._mask[parents], self._next[parents]
-            self._offset = self._offset[parents]
+            self._select(parents)
         self._forward(tokens[:, None], self._mask.new_ones(len(parents), 1), self._next)
         self._next = self._next + 1
+
+    def _select(self, parents: Int[Tensor, " next"]) -> None:
+        if self._cache.layers:
+            self._cache.batch_select_indices(parents)
+        self._mask, self._next = self._mask[parents], self._next[parents]
+        self._offset = self._offset[parents]
+        if self._shared is not None:
+            self._prompt = self._prompt[parents]
+            live, places = torch.unique(self._prompt, return_inverse=True)
+            if 2 * len(live) <= len(self._shared.mask):  # most prompts have no row left
+                self._shared.keep(live)
+                self._prompt = places
+            self._shared.assign(self._prompt)
 
     def _forward(
         self, ids: Int[Tensor, "rows new"], mask: Int[Tensor, "rows new"], numbers: Int[Tensor, "rows new"]
@@ -153,8 +193,27 @@ class NodeDecoder:
             past_key_values=self._cache,
             use_cache=True,
             logits_to_keep=_kept(len(ids)),
+            **({"shared": self._shared} if self._shared is not None else {}),
         )
         self.logits = _logits(out)[: self._rows]
+
+
+def _agrees(prefixes: Prefixes, prefix: _Prefix) -> bool:
+    """Whether one decode step over the shared prompt gives what a copy of it gives."""
+    policy, token = prefixes.policy, prefix.logits.argmax()[None]
+    found = []
+    for shared in (False, True):
+        known = Prefixes(policy, shared)
+        known._kept[id(prefix.prompt)] = prefix
+        try:
+            decoder = NodeDecoder(known, [prefix.prompt], [[]])
+            for _ in range(2):
+                decoder.advance(torch.zeros(1, dtype=torch.long, device=token.device), token)
+        except (TypeError, ValueError, RuntimeError, AttributeError, IndexError):
+            return False
+        found.append(decoder.logits.float())
+    close = 1e-3 if policy.model.dtype == torch.float32 else 5e-2
+    return bool((found[0] - found[1]).abs().max() <= close * found[0].abs().max().clamp(min=1.0))
 
 
 def context_length(policy: Policy) -> int | None:
@@ -218,7 +277,12 @@ def _logits(out: Any) -> Float[Tensor, "rows vocab"]:
     return logits.cpu() if logits.device.type == "mps" else logits
 
 
+def _base(model: Any) -> Any:
+    """The model without PEFT's wrapping."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def _inner(model: Any) -> Any:
     """The model without its head, and without PEFT's wrapping."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = _base(model)
     return getattr(base, "model", base)

@@ -159,10 +159,17 @@ class Site:
 
     def stages(self) -> list[psutil.Process]:
         """Processes of stages, and what they are forked from."""
-        return [p for p in self.processes() if any(word in " ".join(p.cmdline()) for word in STAGE_WORDS)]
+        return [p for p in self.processes() if any(word in command(p) for word in STAGE_WORDS)]
 
 
 STAGE_WORDS = ("forkserver", "csr_core.stages", "tasks.watchdog", "resource_tracker")
+
+
+def command(process: psutil.Process) -> str:
+    """The command line; nothing of a process that has just ended."""
+    with contextlib.suppress(psutil.Error):
+        return " ".join(process.cmdline())
+    return ""
 
 
 def copy_project(folder: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from csr_core.layout import Layout
 from csr_core.records import SCORES, read_json, read_table
 from tests.e2e.conftest import pairs
-from tests.e2e.site import Site, free_port, kill, wait_for
+from tests.e2e.site import Site, command, free_port, kill, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_killed_in_each_stage_the_next_run_goes_on(site: Site, tmp_path: Path) -
         assert wait_for(lambda stage=stage: working(tmp_path, f"{stage}@1"), 120), stage
         flow.kill()
         flow.wait()
-        assert wait_for(lambda: not site.stages(), 15), [p.cmdline() for p in site.stages()]
+        assert wait_for(lambda: not site.stages(), 15), [command(p) for p in site.stages()]
     site.run("csr", "run", folder=tmp_path)
     states = site.task_states(site.flow_runs()[0]["id"])
     assert {"prepare@1", "generate@1", "score@1", "pair@1", "finetune@1"} <= {
@@ -139,7 +139,7 @@ def test_cancelled_in_finetune_nothing_remains(site: Site) -> None:
     time.sleep(2)  # into the training
     assert site.stages()
     site.run("prefect", "flow-run", "cancel", flow_run)
-    assert wait_for(lambda: not site.processes(flow_run), 15), [p.cmdline() for p in site.processes(flow_run)]
+    assert wait_for(lambda: not site.processes(flow_run), 15), [command(p) for p in site.processes(flow_run)]
     assert wait_for(lambda: not site.stages(), 15)
     assert wait_for(lambda: site.state(flow_run) == "CANCELLED", 15)
     assert statuses(site.folder)[0] == "KILLED"
@@ -160,7 +160,7 @@ def test_two_runs_at_once_do_the_work_once(site: Site, tmp_path: Path) -> None:
 def test_other_task_runners_make_the_same(site: Site, tmp_path: Path, runner: str) -> None:
     site.run("csr", "run", "--set", f"run.task_runner={runner}", folder=prepared(site, tmp_path))
     assert pairs(tmp_path) == pairs(site.folder)
-    assert wait_for(lambda: not [p for p in site.processes() if p.name().startswith("ray")], 15)
+    assert wait_for(lambda: not [p for p in site.processes() if command(p).startswith("ray")], 15)
     assert wait_for(lambda: not site.stages(), 15)
 
 
@@ -177,7 +177,7 @@ def test_a_killed_ray_worker_costs_at_most_its_shard(site: Site, tmp_path: Path)
 
 def ray_workers(site: Site) -> list[psutil.Process]:
     """Ray's processes that hold a task now."""
-    return [p for p in site.processes() if any(word.startswith("ray::") and "IDLE" not in word for word in p.cmdline())]
+    return [p for p in site.processes() if command(p).startswith("ray::") and "IDLE" not in command(p)]
 
 
 def prepared(site: Site, folder: Path) -> Path:

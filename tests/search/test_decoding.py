@@ -19,9 +19,17 @@ def plain(policy: Policy, prompt: PromptInputs, written: list[int]) -> torch.Ten
     return policy.model(**inputs, **prompt.features).logits[0, -1]
 
 
-def check(policy: Policy, prompts: list[PromptInputs], written: list[list[int]]) -> None:
-    prefixes = Prefixes(policy)
+def check(
+    policy: Policy,
+    prompts: list[PromptInputs],
+    written: list[list[int]],
+    shared: bool | None = None,
+    shares: bool = True,
+) -> None:
+    """`shared`: what is asked for, None finds out; `shares`: what must come of it."""
+    prefixes = Prefixes(policy, shared)
     decoder = NodeDecoder(prefixes, prompts, written)
+    assert prefixes.shared(prefixes.get(prompts)[0]) == shares
     rows = list(zip(prompts, written, strict=True))
 
     def agree() -> None:
@@ -37,8 +45,19 @@ def check(policy: Policy, prompts: list[PromptInputs], written: list[list[int]])
     assert prefixes.encoded == len({id(prompt) for prompt in prompts})
 
 
-def test_rows_of_unlike_length_forked_and_reordered():
-    check(worlds.policy(), worlds.prompts(3), [[10, 81, 90], [], [11, 12, 13, 14, 15]])
+@pytest.mark.parametrize("shared", [None, False], ids=["shared", "copied"])
+def test_rows_of_unlike_length_forked_and_reordered(shared):
+    check(worlds.policy(), worlds.prompts(3), [[10, 81, 90], [], [11, 12, 13, 14, 15]], shared, shared is None)
+
+
+def test_prompts_without_rows_are_forgotten():
+    """Of four prompts one is left: the others' keys and values go, and the rest is as before."""
+    prompts = worlds.prompts(4)
+    decoder = NodeDecoder(Prefixes(worlds.policy()), prompts, [[10], [11], [12], [13]])
+    decoder.advance(torch.tensor([2, 2]), torch.tensor([20, 21]))
+    assert len(decoder._shared.mask) == 1
+    want = torch.stack([plain(worlds.policy(), prompts[2], [12, token]) for token in (20, 21)])
+    assert torch.allclose(decoder.logits, want, atol=1e-4)
 
 
 def test_nodes_of_one_prompt_share_its_pass():
@@ -57,21 +76,52 @@ def test_a_family_with_positions_in_three_dimensions():
     )
 
 
-def _qwen() -> Policy:
+def test_layers_with_a_window_keep_copies(capsys):
+    """The branch's mask does not count the prompt into a window, so such a family keeps to its own attention."""
+    prompts = [_qwen_prompt(4, 4, [7, 8, 9]), _qwen_prompt(4, 4, [7])]
+    check(_qwen(window=4), prompts, [[10], [11, 12]], shares=False)
+    assert "keeps a copy" in capsys.readouterr().err
+
+
+def test_another_family_smolvlm():
+    transformers = pytest.importorskip("transformers")
+    text = {"vocab_size": 100, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    text |= {"num_attention_heads": 4, "num_key_value_heads": 2, "pad_token_id": 0}
+    vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    vision |= {"image_size": 16, "patch_size": 4}
+    config = transformers.SmolVLMConfig(
+        text_config={"model_type": "llama", **text}, vision_config=vision, image_token_id=90, scale_factor=2
+    )
+    policy = _random(transformers.SmolVLMForConditionalGeneration(config))
+    check(policy, [_smol_prompt([7, 8, 9], 0), _smol_prompt([7], 1), _smol_prompt([7, 8], 2)], [[10], [], [11, 12]])
+
+
+def _smol_prompt(tail: list[int], seed: int) -> PromptInputs:
+    ids = torch.tensor([5, *[90] * 4, *tail])  # 4 x 4 patches, four of them one token
+    pixels = torch.randn(1, 1, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
+    return PromptInputs({"input_ids": ids, "attention_mask": torch.ones_like(ids)}, {"pixel_values": pixels})
+
+
+def _random(model: torch.nn.Module) -> Policy:
+    torch.manual_seed(0)
+    for parameter in model.eval().parameters():
+        torch.nn.init.normal_(parameter, std=0.15)  # the usual start is so small that positions hardly matter
+    return Policy(model, None, torch.device("cpu"), 0, frozenset({2}), ())
+
+
+def _qwen(window: int | None = None) -> Policy:
     transformers = pytest.importorskip("transformers")
     rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}
     text = {"vocab_size": 100, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
     text |= {"num_attention_heads": 4, "num_key_value_heads": 2, "rope_parameters": rope, "pad_token_id": 0}
+    if window:
+        text |= {"use_sliding_window": True, "sliding_window": window, "max_window_layers": 0}
     vision = {"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": 32}
     vision |= {"patch_size": 4, "window_size": 16, "fullatt_block_indexes": [1]}
     config = transformers.Qwen2_5_VLConfig(
         text_config=text, vision_config=vision, image_token_id=90, video_token_id=91, vision_start_token_id=92
     )
-    torch.manual_seed(0)
-    model = transformers.Qwen2_5_VLForConditionalGeneration(config).eval()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.15)  # the usual start is so small that positions hardly matter
-    return Policy(model, None, torch.device("cpu"), 0, frozenset({2}), ())
+    return _random(transformers.Qwen2_5_VLForConditionalGeneration(config))
 
 
 def _qwen_prompt(height: int, width: int, tail: list[int]) -> PromptInputs:

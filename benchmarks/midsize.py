@@ -1,0 +1,109 @@
+"""Models of a middle size with random weights, made in place: arithmetic takes the time in them, not Python."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from csr_core.policy import Policy
+
+VOCABULARY = 32_000
+SPECIALS = {"<pad>": 0, "<unk>": 1, "<s>": 2, "</s>": 3, "<image>": 4}
+PERIOD, NEWLINE = 5, 6
+WORDS_A_SENTENCE, SENTENCES = 20, 6  # means; both are geometric
+TEMPLATE = (
+    "<s>USER: {% for part in messages[0]['content'] %}{% if part['type'] == 'image' %}<image>\n{% else %}"
+    "{{ part['text'] }}{% endif %}{% endfor %} ASSISTANT:"
+)
+
+
+def llava(pixels: int = 224, seed: int = 0) -> Policy:
+    """A LLaVA of width 512 and 8 layers with a ViT-B/16: 196 picture tokens at 224 pixels, 576 at 384; float32, CPU.
+
+    Its answers are random words. The output's bias makes a full stop follow a word, and the end a full stop, about as
+    often as in captions of SENTENCES sentences of WORDS_A_SENTENCE words.
+    """
+    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+
+    text = LlamaConfig(
+        vocab_size=VOCABULARY, hidden_size=512, intermediate_size=1376, num_hidden_layers=8, num_attention_heads=8,
+        num_key_value_heads=8, max_position_embeddings=4096, pad_token_id=0, bos_token_id=2, eos_token_id=3,
+    )  # fmt: skip
+    vision = CLIPVisionConfig(
+        hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, image_size=pixels,
+        patch_size=16, projection_dim=512,
+    )  # fmt: skip
+    config = LlavaConfig(text_config=text, vision_config=vision, image_token_index=4, pad_token_id=0)
+    torch.manual_seed(seed)
+    model = LlavaForConditionalGeneration(config).eval()
+    model.generation_config.eos_token_id, model.generation_config.pad_token_id = 3, 0
+    _end_sentences(model)
+    return Policy(model, _processor(pixels), torch.device("cpu"), 0, frozenset({3}), (0, 1, 2, 4, NEWLINE))
+
+
+def _end_sentences(model: Any) -> None:
+    """Bias the output: a full stop with probability 1 / WORDS_A_SENTENCE, the end with that over SENTENCES.
+
+    Logits of the random model are close to 0, so the other VOCABULARY tokens weigh about 1 each.
+    """
+    head = model.lm_head
+    biased = torch.nn.Linear(head.in_features, head.out_features, bias=True)
+    with torch.no_grad():
+        biased.weight.copy_(head.weight)
+        biased.bias.zero_()
+        stop = VOCABULARY / WORDS_A_SENTENCE
+        biased.bias[PERIOD] = math.log(stop)
+        # The end is asked for after every word, but counts only where a sentence ended or it would end one there.
+        biased.bias[3] = math.log(VOCABULARY / (SENTENCES * WORDS_A_SENTENCE))
+    model.lm_head = biased
+
+
+def _processor(pixels: int) -> Any:
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import CLIPImageProcessor, LlavaProcessor, PreTrainedTokenizerFast
+
+    names = [*SPECIALS, ".", "\n", *(f" w{number}" for number in range(VOCABULARY - 7))]
+    core = Tokenizer(models.WordLevel({name: number for number, name in enumerate(names)}, unk_token="<unk>"))
+    core.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in SPECIALS])
+    core.pre_tokenizer = pre_tokenizers.Split(Regex(r" ?\w+|\s|[^\s\w]"), behavior="isolated")
+    core.decoder = decoders.Fuse()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="<pad>", unk_token="<unk>", bos_token="<s>", eos_token="</s>",
+        padding_side="left", extra_special_tokens={"image_token": "<image>"}, clean_up_tokenization_spaces=False,
+    )  # fmt: skip
+    pictures = CLIPImageProcessor(size={"shortest_edge": pixels}, crop_size={"height": pixels, "width": pixels})
+    return LlavaProcessor(
+        image_processor=pictures, tokenizer=tokenizer, patch_size=16, vision_feature_select_strategy="default",
+        chat_template=TEMPLATE, num_additional_image_tokens=1,
+    )  # fmt: skip
+
+
+def prompts(policy: Policy, count: int, pixels: int) -> list[Any]:
+    """`count` prompts with random pictures and questions of 20 words."""
+    from PIL import Image
+
+    draw = torch.Generator().manual_seed(1)
+    out = []
+    for _ in range(count):
+        noise = torch.randint(0, 256, (pixels, pixels, 3), generator=draw, dtype=torch.uint8)
+        words = torch.randint(0, 1000, (20,), generator=draw).tolist()
+        out.append(policy.encode(Image.fromarray(noise.numpy()), "".join(f" w{word}" for word in words)))
+    return out
+
+
+def clip(folder: Path) -> Path:
+    """An open_clip ViT-B/16 with random weights, in its local-dir layout."""
+    import open_clip
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    model = open_clip.create_model("ViT-B-16")
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(dict(model.state_dict()), folder / "open_clip_model.safetensors")
+    config = {"model_cfg": open_clip.get_model_config("ViT-B-16"), "preprocess_cfg": {}}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    return folder

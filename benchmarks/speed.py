@@ -1,0 +1,186 @@
+"""How fast the parts are: each row a ratio against the plain way, on the same model, inputs and machine.
+
+    make bench            # all rows
+    python -m benchmarks.speed --rows generate-mid-196 score-mid
+
+Prints one table and writes benchmarks/latest.json: `rows` of name, ratio, ours, theirs, unit, floor. Each side runs in
+a process of its own, so that its peak memory is its own; what the sides make must be equal. `floor` is what this
+machine's measured matrix rate would allow for our count of operations; ours as a share of it says how much is left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import midsize
+from csr_core.records import write_json
+
+OUT = Path(__file__).parent / "latest.json"
+PROMPTS, PLAIN_PROMPTS = 16, 2  # ours grow together; the plain way takes its time for each
+Side = dict[str, Any]
+
+
+def generate(pixels: int, plain: bool) -> Side:
+    """Trees of random answers of about 6 sentences of 20 words: prompts a second."""
+    from benchmarks.plain import grow_plainly
+    from csr_core.config import GenerateSettings
+    from csr_core.search.tree import Grower, Tree
+
+    policy = midsize.llava(pixels)
+    settings = GenerateSettings(keep_by="likelihood", batch_size=64)
+    count = PLAIN_PROMPTS if plain else PROMPTS
+    trees = [Tree(f"p{n}", prompt) for n, prompt in enumerate(midsize.prompts(policy, count, pixels))]
+    started = time.monotonic()
+    if plain:
+        grow_plainly(policy, settings, trees)
+    else:
+        Grower(policy, settings).grow(trees)
+    seconds = time.monotonic() - started
+    tokens = sum(len(node.ids) for tree in trees for node in tree.nodes)
+    again = sum(len(node.written) for tree in trees for node in tree.nodes if node.expanded)
+    prompt = trees[0].prompt.length
+    return {
+        "rate": count / seconds,
+        "made": [[list(node.ids) for node in tree.nodes] for tree in trees[:PLAIN_PROMPTS]],
+        "operations": 2 * (_language(policy) * (tokens + again + count * prompt) + _vision(policy) * count) / count,
+        "note": f"{tokens / count:.0f} tokens and {sum(len(t.nodes) for t in trees) / count:.0f} nodes a prompt",
+    }
+
+
+def _language(policy: Any) -> int:
+    """Weights that each token is multiplied with."""
+    model = policy.model
+    weights = sum(p.numel() for p in model.model.language_model.layers.parameters())
+    return int(weights + model.lm_head.weight.numel())
+
+
+def _vision(policy: Any) -> int:
+    tower = policy.model.model.vision_tower
+    patches = (tower.config.image_size // tower.config.patch_size) ** 2 + 1
+    return int(patches * sum(p.numel() for p in tower.parameters()))
+
+
+def score(plain: bool) -> Side:
+    """R_I of the sentences of 8 trees of 80 nodes: nodes a second."""
+    from PIL import Image
+
+    from csr_core.config import RewardSettings
+    from csr_core.reward.scorer import SentenceScorer
+
+    pictures, nodes, distinct = (1, 24, 24) if plain else (8, 80, 60)
+    with tempfile.TemporaryDirectory() as folder:
+        settings = RewardSettings(model=str(midsize.clip(Path(folder) / "clip")), device="cpu")
+        scorer = SentenceScorer(settings)
+    draw = torch.Generator().manual_seed(1)
+    images, pairs = {}, []
+    for number in range(pictures):
+        noise = torch.randint(0, 256, (224, 224, 3), generator=draw, dtype=torch.uint8).numpy()
+        images[f"i{number}"] = Image.fromarray(noise)
+        # Siblings and cousins often say the same: some sentences of a tree are equal.
+        said = [f"a picture with object {number * 100 + n % distinct} beside a house and a tree" for n in range(nodes)]
+        pairs += [(f"i{number}", text) for text in said]
+    started = time.monotonic()
+    if plain:
+        made = [_one_pair(scorer, images[name], text) for name, text in pairs]
+    else:
+        for name, image in images.items():
+            scorer.add_image(name, image)
+        made = scorer.relevances(pairs)
+    return {"rate": len(pairs) / (time.monotonic() - started), "made": made[:24], "note": f"{len(pairs)} nodes"}
+
+
+def _one_pair(scorer: Any, image: Any, text: str) -> float:
+    """The picture and the sentence go through their towers for this pair alone."""
+    from csr_core.reward.relevance import image_relevance
+
+    picture = scorer.embedder.embed_images(scorer.embedder.prepare(image)[None])[0]
+    row, _ = scorer.embedder.embed_texts([text])
+    return float(image_relevance(picture, row, scorer.settings.relevance_floor)[0])
+
+
+ROWS: dict[str, tuple[Callable[[bool], Side], str]] = {
+    "generate-mid-196": (lambda plain: generate(224, plain), "prompts/s"),
+    "generate-mid-576": (lambda plain: generate(384, plain), "prompts/s"),
+    "score-mid": (score, "nodes/s"),
+}
+
+
+def matrix_rate(seconds: float = 2.0) -> float:
+    """Operations a second of a product of two large float32 matrices."""
+    left, right = torch.randn(2048, 2048), torch.randn(2048, 2048)
+    done, started = 0, time.monotonic()
+    while time.monotonic() - started < seconds:
+        left @ right
+        done += 1
+    return done * 2 * 2048**3 / (time.monotonic() - started)
+
+
+def equal(ours: Any, theirs: Any) -> bool:
+    """Lists of numbers to 1e-5, all else exactly."""
+    if isinstance(ours, list) and ours and isinstance(ours[0], float):
+        return bool(torch.allclose(torch.tensor(ours), torch.tensor(theirs), atol=1e-5, rtol=1e-5))
+    return bool(ours == theirs)
+
+
+def _measured(name: str, plain: bool) -> Side:
+    words = [sys.executable, "-m", "benchmarks.speed", "--side", name, "plain" if plain else "ours"]
+    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def _row(name: str, rate: float) -> dict[str, Any]:
+    ours, theirs = _measured(name, plain=False), _measured(name, plain=True)
+    row = {
+        "name": name,
+        "ratio": round(ours["rate"] / theirs["rate"], 2),
+        "ours": round(ours["rate"], 4),
+        "theirs": round(theirs["rate"], 4),
+        "unit": ROWS[name][1],
+        "floor": round(rate / ours["operations"], 4) if "operations" in ours else None,
+        "equal": equal(ours["made"], theirs["made"]),
+        "peak_ours_mib": ours["peak_mib"],
+        "peak_theirs_mib": theirs["peak_mib"],
+        "note": ours["note"],
+    }
+    if row["floor"]:
+        row["share_of_floor"] = round(ours["rate"] / row["floor"], 3)
+    return row
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    heads = ["name", "ratio", "ours", "theirs", "unit", "floor", "equal", "peak_ours_mib", "peak_theirs_mib", "note"]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    return "\n".join([*lines, *("| " + " | ".join(str(row[head]) for head in heads) + " |" for row in rows)])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", nargs="*", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--side", nargs=2, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.side:
+        side = ROWS[args.side[0]][0](args.side[1] == "plain")
+        side["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        print(json.dumps(side))
+        return 0
+    rate = matrix_rate()
+    rows = [_row(name, rate) for name in args.rows]
+    write_json(OUT, {"rows": rows, "matrix_gflops": round(rate / 1e9, 1), "cores": os.cpu_count()})
+    print(f"matrix rate {rate / 1e9:.0f} Gflop/s on {torch.get_num_threads()} threads\n\n{_table(rows)}")
+    return 0 if all(row["equal"] for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
