@@ -9,7 +9,7 @@ export DO_NOT_TRACK := true
 export MLFLOW_DISABLE_TELEMETRY := true
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-demo: .venv/installed        ## three iterations on the embedded tiny world, then the table (about 8 minutes)
+demo: .venv/installed        ## three iterations on the embedded tiny world, then the table (about 4 minutes)
 	$(BIN)/csr run
 
 up: .venv/installed          ## Prefect server, MLflow server and a worker on this machine; says where they are
@@ -18,7 +18,7 @@ up: .venv/installed          ## Prefect server, MLflow server and a worker on th
 down:                        ## stop what `make up` started, and nothing else
 	$(BIN)/csr down
 
-test: .venv/installed        ## every test (an estimated 15 minutes)
+test: .venv/installed        ## every test (about 14 minutes)
 	$(BIN)/python -m pytest
 
 check: .venv/installed       ## the fast checks: format, lint, types, import directions

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 
@@ -30,8 +31,20 @@ def task_runner(settings: RunSettings) -> Iterator[None]:
 
 
 def submit(task: Any, parameters: dict[str, Any]) -> Any:
-    """Hand a task to the flow's runner; returns Prefect's future."""
-    return _runner.get().submit(task, parameters)
+    """Hand a task to the flow's runner; returns Prefect's future. A task with the tag `gpu` takes one of Ray's GPUs."""
+    with _one_gpu_each("gpu" in task.tags):
+        return _runner.get().submit(task, parameters)
+
+
+def _one_gpu_each(wanted: bool) -> AbstractContextManager[Any]:
+    """On a Ray cluster with GPUs, Ray must know who needs one to spread tasks over the nodes that have them."""
+    ray = sys.modules.get("ray")
+    if not wanted or ray is None or not ray.is_initialized() or not ray.cluster_resources().get("GPU"):
+        return nullcontext()
+    from prefect_ray.context import remote_options
+
+    options: AbstractContextManager[Any] = remote_options(num_gpus=1)
+    return options
 
 
 def _make(settings: RunSettings) -> Any:

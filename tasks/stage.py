@@ -15,7 +15,7 @@ from prefect.tasks import exponential_backoff
 
 from csr_core.errors import CsrError, OutOfMemoryError
 from csr_core.stages.__main__ import describe
-from csr_core.stages.runner import StageResult, missing_shards, note_seconds, run_stage
+from csr_core.stages.runner import StageResult, missing_shards, note_seconds, run_stage, shard_is_done
 from tasks import runners
 from tasks.artifacts import StageProgress
 from tasks.process import run_process
@@ -144,7 +144,7 @@ def shard(name: str, iteration: int, number: int, of: int, run: Run) -> dict[str
     """One shard of a stage, in a process of its own; shards are numbered from 0."""
     call = run.call(name, iteration)
     made = {"label": call.label, "shard": number}
-    if number not in missing_shards(call, run.layout):
+    if shard_is_done(call, run.layout, number):
         return Completed(name="Cached", message="finished by an earlier run", data=made)
     beside = min(of, run.settings.run.workers)
     order = run.order(name, iteration, number, _out_of_memory_before(), beside)

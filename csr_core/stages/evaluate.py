@@ -6,6 +6,7 @@ Pictures are asked about in shards; a shard that is done leaves `part-NNNNN.json
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,18 @@ def make_shards(
 
 
 def _read(settings: Settings, splits: Mapping[str, Path]) -> list[Split]:
-    return [read_split(name, folder, _count(settings, name)) for name, folder in splits.items()]
+    return [_read_once(name, folder, _count(settings, name), _stamp(folder)) for name, folder in splits.items()]
+
+
+@lru_cache(maxsize=8)
+def _read_once(name: str, folder: Path, count: int | None, stamp: tuple[Any, ...]) -> Split:
+    """The split, read again only when its files change: it is asked for by each shard, and to count them."""
+    return read_split(name, folder, count)
+
+
+def _stamp(folder: Path) -> tuple[Any, ...]:
+    files = sorted(path for path in folder.glob("*") if path.is_file())
+    return tuple((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files)
 
 
 def _cut(settings: Settings, splits: Sequence[Split]) -> list[tuple[Split, frozenset[Path]]]:

@@ -5,13 +5,21 @@ from __future__ import annotations
 import contextlib
 import warnings
 
-import pyarrow.parquet  # noqa: F401
-import torch  # noqa: F401
-
 with contextlib.suppress(ImportError):  # said in words by the stage that needs it
     import open_clip  # noqa: F401
     from peft import PeftModel  # noqa: F401
     from transformers import AutoModelForImageTextToText, AutoProcessor  # noqa: F401
+
+    import csr_core.evaluation.answers
+    import csr_core.evaluation.report
+    import csr_core.miniature.weights
+    import csr_core.policy
+    import csr_core.reward.scorer
+    import csr_core.search.tree
+    import csr_core.stages.evaluate
+    import csr_core.stages.finetune
+    import csr_core.stages.generate
+    import csr_core.stages.score  # noqa: F401
 
 # A forked process runs the main module again, which was imported here beforehand; this is meant.
 warnings.filterwarnings("ignore", category=RuntimeWarning, message=".*found in sys.modules")

@@ -87,12 +87,20 @@ def missing_shards(call: StageCall, layout: Layout) -> list[int]:
         return call.shards.missing(_work_folder(call, layout, stage_key(call, digests)))
 
 
+def shard_is_done(call: StageCall, layout: Layout, number: int) -> bool:
+    """Whether there is nothing to do for this shard."""
+    assert call.shards is not None, f"{call.label} has no shards"
+    with _digests(call, layout) as digests:
+        work = _work_folder(call, layout, stage_key(call, digests))
+        return call.shards.has(work, number) or up_to_date(call, layout, digests) is not None
+
+
 def run_shard(call: StageCall, layout: Layout, number: int) -> None:
     """Make one shard unless it is there; `run_stage` goes on from it."""
     assert call.shards is not None, f"{call.label} has no shards"
     with _lock(call, layout, f".shard-{number}"), _digests(call, layout) as digests:
         work = _work_folder(call, layout, stage_key(call, digests))
-        if number in call.shards.missing(work):
+        if not call.shards.has(work, number):
             call.shards.make(work, [number])
 
 

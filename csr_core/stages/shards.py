@@ -40,6 +40,9 @@ class Shards:
     files: tuple[str, ...]
     cut: str
 
+    def has(self, folder: Path, number: int) -> bool:
+        return all(part(folder, number, ending).is_file() for ending in self.files)
+
     def missing(self, folder: Path) -> list[int]:
         return missing_parts(folder, self.count(), self.files)
 
