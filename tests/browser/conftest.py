@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import pytest
 from playwright.sync_api import Page, sync_playwright
 
 from flows.processes import end_family
+from flows.services import answers
 from tests.e2e.conftest import SMALL, csr, sets
 from tests.services.ports import free_port
 
@@ -101,14 +101,6 @@ def served(folder: Path, command: list[str], url: str, health: str, seconds: flo
     finally:
         end_family(psutil.Process(server.pid))
         server.wait()
-
-
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5):
-            return True
-    except OSError:
-        return False
 
 
 @pytest.fixture

@@ -46,15 +46,7 @@ def test_refused_inputs_are_no_crash(folder: Path, either: str) -> None:
 def test_a_killed_stage_is_told_as_memory(folder: Path, either: str) -> None:
     assert main(["prepare", "--iteration", "0", "--set", FEW[0], "--set", FEW[1]]) == 0
     failed: list[BaseException] = []
-
-    def evaluate() -> None:
-        try:
-            process.run_process(Order("evaluate", 0, overrides=FEW), folder)
-        except BaseException as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=evaluate)
-    thread.start()
+    thread = evaluating(folder, failed)
     [group] = wait_for_groups()
     os.kill(group, 9)
     thread.join(30)
@@ -66,16 +58,7 @@ def test_a_killed_stage_is_told_as_memory(folder: Path, either: str) -> None:
 def test_when_the_flow_is_stopped_all_end_and_none_is_started(folder: Path) -> None:
     assert main(["prepare", "--iteration", "0", "--set", FEW[0], "--set", FEW[1]]) == 0
     failed: list[BaseException] = []
-
-    def evaluate() -> None:
-        try:
-            process.run_process(Order("evaluate", 0, overrides=FEW), folder)
-        except BaseException as error:
-            failed.append(error)
-
-    threads = [threading.Thread(target=evaluate) for _ in range(2)]
-    for thread in threads:
-        thread.start()
+    threads = [evaluating(folder, failed) for _ in range(2)]
     wait_for_groups(2)
     try:
         process.end_all()
@@ -86,6 +69,20 @@ def test_when_the_flow_is_stopped_all_end_and_none_is_started(folder: Path) -> N
             process.run_process(Order("prepare", 1), folder)
     finally:
         process.begin()
+
+
+def evaluating(folder: Path, failed: list[BaseException]) -> threading.Thread:
+    """Evaluate the base in a process, waited for by a thread that notes the error it ends with."""
+
+    def evaluate() -> None:
+        try:
+            process.run_process(Order("evaluate", 0, overrides=FEW), folder)
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=evaluate)
+    thread.start()
+    return thread
 
 
 def wait_for_groups(count: int = 1) -> set[int]:
