@@ -6,6 +6,7 @@ import base64
 import contextlib
 import io
 import json
+import queue
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -39,11 +40,15 @@ class StageProgress:
     def wait(self, futures: Sequence[Any]) -> list[Any]:
         """The results of `futures`, in their order; their first error is raised when all have ended."""
         self._shards = max(self._shards, len(futures))
-        waiting = list(futures)
+        ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        for future in futures:
+            # To ask a future for its state would be a question to the server each time.
+            future.add_done_callback(ended.put)
+        waiting = len(futures)
         while waiting:
-            with contextlib.suppress(TimeoutError):
-                waiting[0].wait(timeout=0.2)
-            waiting = [future for future in waiting if not future.state.is_final()]
+            with contextlib.suppress(queue.Empty):
+                ended.get(timeout=UPDATE_SECONDS)
+                waiting -= 1
             self._update()
         return [future.result() for future in futures]
 

@@ -30,9 +30,12 @@ def task_runner(settings: RunSettings) -> Iterator[None]:
             _runner.reset(token)
 
 
-def submit(task: Any, parameters: dict[str, Any]) -> Any:
-    """Hand a task to the flow's runner; returns Prefect's future. A task with the tag `gpu` takes one of Ray's GPUs."""
-    with _one_gpu_each("gpu" in task.tags):
+def submit(task: Any, parameters: dict[str, Any], gpu: bool) -> Any:
+    """Hand a task to the flow's runner; returns Prefect's future. With `gpu` it takes one of Ray's GPUs.
+
+    Tasks carry no tags: for each tagged one Prefect asks its server for a concurrency slot, which takes up to 2 s.
+    """
+    with _one_gpu_each(gpu):
         return _runner.get().submit(task, parameters)
 
 

@@ -29,8 +29,8 @@ BACKOFF_SECONDS = 2.0  # before the first retry; doubled for each further one
 def stage(gpu: bool) -> Callable[[Stage], Stage]:
     """Make `function(iteration, run)`, named like its stage, a stage of the flow, and its body a Prefect task.
 
-    The tag `gpu` tells the tasks that hold a GPU; which one, and that it is theirs alone, is settled by the stage's
-    process (`csr_core.stages.gpus`).
+    `gpu`: the stage holds one. Which, and that it is its alone, is settled by the stage's process
+    (`csr_core.stages.gpus`).
     """
 
     def make(function: Stage) -> Stage:
@@ -39,7 +39,7 @@ def stage(gpu: bool) -> Callable[[Stage], Stage]:
             name=name,
             task_run_name=name + "@{iteration}",
             cache_key_fn=lambda context, given: given["run"].key(given["run"].call(name, given["iteration"])),
-            **_options(gpu),
+            **_options(),
         )(function)
 
         @functools.wraps(function)
@@ -54,7 +54,7 @@ def stage(gpu: bool) -> Callable[[Stage], Stage]:
                 # Prefect would call a task cached although the files it made were deleted or changed since.
                 retries = run.settings.run.retries if gpu else 0
                 todo = whole.with_options(refresh_cache=not done, retries=retries)
-                made: dict[str, Any] = progress.wait([_submit(todo, iteration=iteration, run=run)])[0]
+                made: dict[str, Any] = progress.wait([_submit(todo, gpu, iteration=iteration, run=run)])[0]
                 if before is not None:  # Prefect's record may be of another day
                     made = as_json(before)
                 else:
@@ -104,9 +104,8 @@ def retry_can_help(task: Any, task_run: Any, state: Any) -> bool:
     return isinstance(error, OutOfMemoryError) or not isinstance(error, CsrError)
 
 
-def _options(gpu: bool) -> dict[str, Any]:
+def _options() -> dict[str, Any]:
     return {
-        "tags": ["gpu" if gpu else "cpu"],
         "persist_result": True,
         "result_serializer": "json",
         "retry_delay_seconds": exponential_backoff(backoff_factor=BACKOFF_SECONDS),
@@ -114,8 +113,8 @@ def _options(gpu: bool) -> dict[str, Any]:
     }
 
 
-def _submit(task: Any, **parameters: Any) -> Any:
-    return runners.submit(task, parameters)
+def _submit(task: Any, gpu: bool, **parameters: Any) -> Any:
+    return runners.submit(task, parameters, gpu)
 
 
 def _submit_shards(name: str, iteration: int, run: Run, gpu: bool) -> list[Any]:
@@ -123,14 +122,10 @@ def _submit_shards(name: str, iteration: int, run: Run, gpu: bool) -> list[Any]:
     call = run.call(name, iteration)
     assert call.shards is not None
     count, missing = call.shards.count(), set(missing_shards(call, run.layout))
-    base = shard.with_options(
-        name=f"{name} shard", retries=run.settings.run.retries if gpu else 0, tags=["gpu" if gpu else "cpu"]
-    )
+    base = shard.with_options(name=f"{name} shard", retries=run.settings.run.retries if gpu else 0)
     return [
-        _submit(
-            base.with_options(refresh_cache=n in missing), name=name, iteration=iteration, number=n, of=count, run=run
-        )
-        for n in range(count)
+        _submit(task, gpu, name=name, iteration=iteration, number=n, of=count, run=run)
+        for n, task in enumerate(base.with_options(refresh_cache=n in missing) for n in range(count))
     ]
 
 
@@ -139,7 +134,7 @@ def _shard_key(context: Any, given: dict[str, Any]) -> str:
     return f"{given['run'].key(call)}-{call.shards.cut}-{given['number']}"
 
 
-@task(task_run_name="{name}@{iteration} shard {number} of {of}", cache_key_fn=_shard_key, **_options(gpu=True))
+@task(task_run_name="{name}@{iteration} shard {number} of {of}", cache_key_fn=_shard_key, **_options())
 def shard(name: str, iteration: int, number: int, of: int, run: Run) -> dict[str, Any] | Any:
     """One shard of a stage, in a process of its own; shards are numbered from 0."""
     call = run.call(name, iteration)
