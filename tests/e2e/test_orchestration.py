@@ -36,7 +36,8 @@ def cached(site: Site, flow_run: str) -> dict[str, str]:
 def test_after_a_flow_dvc_has_nothing_to_do(site: Site) -> None:
     [run] = site.flow_runs()
     states = site.task_states(run["id"])
-    assert set(states.values()) == {"Completed"}
+    # A shard that was tried again, as on a busy machine, may be found finished by its first attempt.
+    assert set(states.values()) <= {"Completed", "Cached"}, states
     assert {"generate@1", "generate@1 shard 0 of 3", "score@1 shard 2 of 3", "finetune@1", "evaluate@1"} <= set(states)
     assert "up to date" in site.run("dvc", "status")
     assert "Running stage" not in site.run("dvc", "repro")
