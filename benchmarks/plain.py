@@ -27,18 +27,24 @@ class PlainDecoder:
         self.logits: Tensor = out.logits[:1, -1].float()
 
     @torch.inference_mode()
-    def advance(self, parents: Tensor, tokens: Tensor) -> None:
-        rows = torch.arange(len(parents)) if self._fresh else parents
+    def advance(self, parents: Sequence[int], tokens: Tensor) -> None:
+        rows = torch.arange(len(parents)) if self._fresh else torch.as_tensor(parents)
         self._fresh = False
         self._cache.batch_select_indices(rows)
         out = self._policy.model(input_ids=tokens[:, None], past_key_values=self._cache, use_cache=True)
         self.logits = out.logits[:, -1].float()
 
+    def __len__(self) -> int:
+        return 0
+
+    def state(self, row: int) -> None:
+        """Nothing is kept for the next sentence."""
+
 
 class PlainExpander(Expander):
     """Expands one job at a time with the plain decoder; all else is the search's own."""
 
-    def _decoder(self, jobs: Sequence[Job]) -> Any:
+    def _begin(self, jobs: Sequence[Job], decoder: Any = None) -> Any:
         [job] = jobs
         return PlainDecoder(self.policy, job.prompt, job.written, self.settings.width)
 
@@ -47,6 +53,6 @@ def grow_plainly(policy: Policy, settings: GenerateSettings, trees: Sequence[Tre
     """Grow `trees` node by node and prompt by prompt."""
     grower = Grower(policy, settings.model_copy(update={"batch_size": 1}))
     own = grower.expander
-    grower.expander = PlainExpander(own.policy, own.settings, own.rule, own.prefixes)
+    grower.expander = PlainExpander(own.policy, grower.settings, own.rule, own.prefixes)
     for tree in trees:
         grower.grow([tree])

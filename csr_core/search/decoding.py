@@ -1,9 +1,10 @@
-"""Forward passes of a search: each prompt with its picture once, each node's answer so far once, then token by token.
+"""Forward passes of a search: each prompt with its picture once, each sentence once, token by token, many rows a step.
 
-What a search needs of it is `NodeDecoder` alone: `logits` for the present rows, and `advance` to rows that continue
-some of them. The keys and values of a prompt are held once, whatever the number of its rows (`csr_core.search.shared`);
-a row that is continued twice copies those of its own branch. Where a family of models does not go along with that, each
-row has a copy of the prompt's too.
+A `State` is a row at rest: all it takes to write on from there. `Prefixes.read` makes those of prompts (and of answers
+that were written elsewhere). A `Decoder` takes in states as rows at any time, continues, forks and drops rows, and
+gives a row's state back. The keys and values of a prompt are held once whatever the number of its rows, those of a
+sentence once for all that continue it (`csr_core.search.shared`). A family of models that does not go along with that
+gets a decoder with the same interface whose rows have copies (`csr_core.search.copied`).
 """
 
 from __future__ import annotations
@@ -12,206 +13,345 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from csr_core.policy import Policy, PromptInputs, collate
-from csr_core.search.shared import SharedPrefix, use_shared_prefixes
+from csr_core.search.shared import Common, View, use_shared_prefixes
+from csr_core.search.slots import BLOCK, LEAST_ROWS, Layers, Slots, whole_blocks
 
-# So that a row's numbers do not depend on what else is in the batch. In float32 on one CPU thread they then agree to
-# the last bit (seen with MKL and oneDNN): padding by whole blocks leaves a row's tokens in the same lanes of vectorised
-# sums, with zeros before them; and products of fewer rows than these take another path through the kernels.
-BLOCK = 16
-LEAST_ROWS = 16
+if TYPE_CHECKING:
+    from csr_core.search.copied import CopyingDecoder
+
+READ_TOGETHER = 8  # prompts in one forward pass: enough to fill the machine, and little memory
 
 
-@dataclass(frozen=True)
-class _Prefix:
-    """A prompt and its picture after their forward pass.
+@dataclass(frozen=True, eq=False)
+class Prefix:
+    """Keys and values of a prompt and its picture, and how positions are counted behind it.
 
-    layers: keys and values of each language layer, [heads, prompt, head size]. offset: for families whose picture
-    positions are counted otherwise (Qwen-VL), what is to be added to a token's number to get its position.
+    offset: for families whose picture positions are counted otherwise (Qwen-VL), what is to be added to a token's
+    number to get its position.
     """
 
-    prompt: PromptInputs
-    layers: list[tuple[Tensor, Tensor]]
+    layers: Layers
+    length: int
+    offset: int
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """Where a row stands: its prompt, what it wrote since in chunks that others may share, the next token's logits."""
+
+    prefix: Prefix
+    chunks: tuple[Layers, ...]
     logits: Float[Tensor, " vocab"]
-    offset: Int[Tensor, " one"]
+    written: int  # tokens of the chunks
 
 
 class Prefixes:
-    """Keys and values of the prompts that are being grown, so that no picture is looked at twice.
+    """Reads prompts for decoding, so that no picture is looked at twice; `clear` when their trees are finished.
 
-    They take about the memory of one row of a decode batch each; `clear` when their trees are finished. `shared` says
-    whether the rows of a prompt share them, or copy them; None finds out whether the model can.
+    `shared` says whether rows share what they have in common, or copy it; None finds out whether the model can.
     """
 
     def __init__(self, policy: Policy, shared: bool | None = None) -> None:
         self.policy = policy
         self.encoded = 0  # prompts sent through the model so far
-        self._kept: dict[int, _Prefix] = {}
+        self._kept: dict[int, tuple[PromptInputs, State]] = {}  # by identity, which holds while the prompt is kept
         self._shared = shared
 
-    def shared(self, prefix: _Prefix) -> bool:
-        """Whether rows share their prompt's keys and values; tried once, on `prefix`, against rows with copies."""
-        if self._shared is None:
-            self._shared = use_shared_prefixes(_base(self.policy.model)) and _agrees(self, prefix)
-            if not self._shared:
-                kind = type(_base(self.policy.model)).__name__
-                print(f"{kind} does not share prompts between rows: each row keeps a copy", file=sys.stderr, flush=True)
-        return self._shared
-
-    def clear(self) -> None:
-        self._kept.clear()
+    def clear(self, prompt: PromptInputs | None = None) -> None:
+        """Forget `prompt`, or all."""
+        if prompt is None:
+            self._kept.clear()
+        else:
+            self._kept.pop(id(prompt), None)
 
     @torch.inference_mode()
-    def get(self, prompts: Sequence[PromptInputs]) -> list[_Prefix]:
-        """The prefixes of `prompts`, the missing ones computed in one batch."""
+    def get(self, prompts: Sequence[PromptInputs]) -> list[State]:
+        """The states of prompts to which nothing was written yet; the missing ones are read in batches."""
         new = list({id(prompt): prompt for prompt in prompts if id(prompt) not in self._kept}.values())
-        if new:
-            self._kept.update(zip(map(id, new), self._encode(new), strict=True))
-            self.encoded += len(new)
-        return [self._kept[id(prompt)] for prompt in prompts]
+        for start in range(0, len(new), READ_TOGETHER):
+            batch = new[start : start + READ_TOGETHER]
+            for prompt, state in zip(batch, self._encode(batch), strict=True):
+                self._kept[id(prompt)] = (prompt, state)
+            self.encoded += len(batch)
+        return [self._kept[id(prompt)][1] for prompt in prompts]
 
-    def _encode(self, prompts: Sequence[PromptInputs]) -> list[_Prefix]:
-        cache = _new_cache()
+    def read(self, prompts: Sequence[PromptInputs], written: Sequence[Sequence[int]]) -> list[State]:
+        """The states of prompts with answers begun elsewhere, given as token ids."""
+        states = self.get(prompts)
+        begun = [row for row, ids in enumerate(written) if ids]
+        if begun:
+            decoder = self.decoder()
+            decoder.admit([states[row] for row in begun])
+            decoder.write([written[row] for row in begun])
+            for place, row in enumerate(begun):
+                states[row] = decoder.state(place)
+        return states
+
+    def decoder(self, rows: int = LEAST_ROWS, tokens: int = BLOCK) -> Decoder | CopyingDecoder:
+        """A decoder without rows, of the kind that the model goes along with; at first with room for so many."""
+        from csr_core.search.copied import CopyingDecoder
+
+        return CopyingDecoder(self.policy) if self._shared is False else Decoder(self.policy, rows, tokens)
+
+    def _find_out(self, state: State) -> None:
+        """Whether rows can share, tried on one prompt against rows with copies."""
+        self._shared = use_shared_prefixes(base_model(self.policy.model)) and _agrees(self.policy, state)
+        if not self._shared:
+            kind = type(base_model(self.policy.model)).__name__
+            print(f"{kind} does not share prompts between rows: each row keeps a copy", file=sys.stderr, flush=True)
+
+    def _encode(self, prompts: Sequence[PromptInputs]) -> list[State]:
+        cache = new_cache()
         inputs = self._collate(prompts)
-        inner = _inner(self.policy.model)
+        inner = inner_model(self.policy.model)
         if not hasattr(inner, "get_rope_index"):
             inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
-        out = self.policy.model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=_kept(len(prompts)))
+        out = self.policy.model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=kept(len(prompts)))
         offsets = getattr(inner, "rope_deltas", None)
-        if offsets is None:
-            offsets = torch.zeros(len(prompts), 1, dtype=torch.long, device=self.policy.device)
-        logits = _logits(out)
-        return [
-            _Prefix(
-                prompt,
-                # A clone, so that the padded batch need not be kept for it.
-                [(layer.keys[row, :, -prompt.length :].clone(), layer.values[row, :, -prompt.length :].clone())
-                 for layer in cache.layers],
-                logits[row].clone(),
-                offsets[row].clone(),
-            )
-            for row, prompt in enumerate(prompts)
-        ]  # fmt: skip
+        offset = [0] * len(prompts) if offsets is None else offsets.flatten().tolist()
+        logits = last_logits(out)
+        states = []
+        for row, prompt in enumerate(prompts):
+            # A clone, so that the padded batch need not be kept for it.
+            layers = [
+                (one.keys[row, :, -prompt.length :].clone(), one.values[row, :, -prompt.length :].clone())
+                for one in cache.layers
+            ]
+            states.append(State(Prefix(layers, prompt.length, offset[row]), (), logits[row].clone(), 0))
+        if self._shared is None:
+            self._find_out(states[0])
+        return states
 
     def _collate(self, prompts: Sequence[PromptInputs]) -> dict[str, Any]:
         """Model inputs of prompts without answers, padded on the left to a length of whole blocks."""
         inputs: dict[str, Any] = collate(prompts, [[]] * len(prompts), self.policy.pad_id, self.policy.device)
         length = inputs["input_ids"].shape[1]
-        more = _whole_blocks(length) - length
+        more = whole_blocks(length) - length
         for name in prompts[0].sequence:
             fill = self.policy.pad_id if name == "input_ids" else 0
             inputs[name] = torch.nn.functional.pad(inputs[name], (more, 0), value=fill)
         return inputs
 
 
-class NodeDecoder:
-    """A batch of nodes under decoding. At first row i is node i; `advance` forks, drops and reorders rows.
+class Decoder:
+    """Rows under decoding, numbered as they were admitted or as `advance` orders them.
 
     `logits`: of the next token for each row, float32, where the model is (on the CPU for MPS, which has no float64).
     """
 
-    logits: Float[Tensor, "rows vocab"]
+    def __init__(self, policy: Policy, rows: int = LEAST_ROWS, tokens: int = BLOCK) -> None:
+        """`rows`, `tokens` a row writes: room for them is made once; more can be had, but tables that grow cost."""
+        self._policy, self._room = policy, (rows, tokens)
+        self._from: list[State] = []  # of each place, what its row started from
+        self._order: list[int] = []  # of each row, its place; places have no holes
+        self._logits: Tensor | None = None  # by place
+        self._own: Slots
+        self._prompts: _Held
+        self._answers: _Held
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    @property
+    def logits(self) -> Float[Tensor, "rows vocab"]:
+        assert self._logits is not None, "no rows were admitted"
+        if self._order == list(range(len(self._logits))):
+            return self._logits
+        return self._logits[torch.tensor(self._order, device=self._logits.device)]
 
     @torch.inference_mode()
-    def __init__(self, prefixes: Prefixes, prompts: Sequence[PromptInputs], written: Sequence[Sequence[int]]) -> None:
-        """`written`: the token ids of each node's answer so far."""
-        self._policy = prefixes.policy
-        self._rows = len(prompts)
-        known = prefixes.get(prompts)
-        self._shared: SharedPrefix | None = None
-        if prefixes.shared(known[0]):
-            self._share(known)
-        else:
-            self._cache, self._mask = _join(known)
-        self._offset = torch.stack([prefix.offset for prefix in known])
-        # Number of tokens so far.
-        self._next = torch.tensor([[prefix.prompt.length] for prefix in known], device=self._policy.device)
-        self._dimensions = 3 if hasattr(_inner(self._policy.model), "get_rope_index") else 0
-        if any(written):
-            ids, mask = _left_padded(written, self._policy.pad_id, self._policy.device)
-            numbers = self._next + (mask.cumsum(-1) - 1).clamp(min=0)
-            self._next = self._next + mask.sum(-1, keepdim=True)
-            self._forward(ids, mask, numbers)
-            # A node without an answer so far has only padding here; its logits are the prompt's own.
-            bare = torch.tensor([not ids for ids in written], device=self.logits.device)
-            if bare.any():
-                self.logits = torch.where(bare[:, None], torch.stack([one.logits for one in known]), self.logits)
-        else:
-            self.logits = torch.stack([prefix.logits for prefix in known])
-
-    def _share(self, known: Sequence[_Prefix]) -> None:
-        distinct = list({id(prefix): prefix for prefix in known}.values())
-        number = {id(prefix): index for index, prefix in enumerate(distinct)}
-        longest = _whole_blocks(max(prefix.prompt.length for prefix in distinct))
-        self._shared = SharedPrefix.of([prefix.layers for prefix in distinct], longest, LEAST_ROWS)
-        self._prompt = torch.tensor([number[id(prefix)] for prefix in known], device=self._policy.device)
-        self._shared.assign(self._prompt)
-        self._cache = _new_cache()
-        self._mask = torch.ones(len(known), 0, dtype=torch.long, device=self._policy.device)
+    def admit(self, states: Sequence[State]) -> None:
+        """Append a row for each state, behind the others."""
+        if not states:
+            return
+        if self._logits is None:
+            like = states[0].prefix.layers
+            self._own, self._prompts, self._answers = Slots(like), _Held(like), _Held(like)
+            self._own.reserve(*self._room)
+        new = torch.stack([state.logits for state in states])
+        before = None if self._logits is None else self._logits[: len(self._from)]
+        self._logits = new if before is None else torch.cat([before, new])
+        self._order += range(len(self._from), len(self._from) + len(states))
+        self._from += states
+        self._own.resize(len(self._from))
+        for state in states:
+            self._prompts.hold(state.prefix, [state.prefix.layers])
+            if state.chunks:
+                self._answers.hold(state.chunks, state.chunks)
 
     @torch.inference_mode()
-    def advance(self, parents: Int[Tensor, " next"], tokens: Int[Tensor, " next"]) -> None:
+    def advance(self, parents: Int[Tensor, " next"] | Sequence[int], tokens: Int[Tensor, " next"]) -> None:
         """Replace the rows: new row i is row `parents[i]` with `tokens[i]` appended."""
-        self._rows = len(parents)
-        parents, tokens = (_enough_rows(part).to(self._policy.device) for part in (parents, tokens))
-        if not torch.equal(parents, torch.arange(len(self._mask), device=parents.device)):
-            self._select(parents)
-        self._forward(tokens[:, None], self._mask.new_ones(len(parents), 1), self._next)
-        self._next = self._next + 1
+        self._replace([self._order[parent] for parent in torch.as_tensor(parents).tolist()])
+        by_place = torch.empty(len(self._order), dtype=torch.long)
+        by_place[torch.tensor(self._order)] = tokens.cpu()
+        self._forward(by_place[:, None], [1] * len(by_place))
 
-    def _select(self, parents: Int[Tensor, " next"]) -> None:
-        if self._cache.layers:
-            self._cache.batch_select_indices(parents)
-        self._mask, self._next = self._mask[parents], self._next[parents]
-        self._offset = self._offset[parents]
-        if self._shared is not None:
-            self._prompt = self._prompt[parents]
-            live, places = torch.unique(self._prompt, return_inverse=True)
-            if 2 * len(live) <= len(self._shared.mask):  # most prompts have no row left
-                self._shared.keep(live)
-                self._prompt = places
-            self._shared.assign(self._prompt)
+    @torch.inference_mode()
+    def write(self, answers: Sequence[Sequence[int]]) -> None:
+        """Append several tokens to each row; all must be as they were admitted."""
+        longest = max(map(len, answers))
+        if longest > 1:
+            ids = torch.tensor([[*ids[:-1], *[ids[-1]] * (longest - len(ids))] for ids in answers])
+            self._forward(ids, [len(ids) - 1 for ids in answers])
+        self._forward(torch.tensor([[ids[-1]] for ids in answers]), [1] * len(answers))
 
-    def _forward(
-        self, ids: Int[Tensor, "rows new"], mask: Int[Tensor, "rows new"], numbers: Int[Tensor, "rows new"]
-    ) -> None:
-        """Append `ids`, the tokens number `numbers` of their rows, and keep the logits after the last."""
-        self._mask = torch.cat([self._mask, mask], dim=-1)
-        positions = numbers + self._offset
-        if self._dimensions:
-            positions = positions.expand(self._dimensions, *positions.shape)
+    def state(self, row: int) -> State:
+        """The row at rest; what it wrote here becomes a chunk."""
+        assert self._logits is not None, "no rows were admitted"
+        place = self._order[row]
+        before, own = self._from[place], self._own.get(place)
+        written = before.written + self._own.lengths[place]
+        return State(before.prefix, (*before.chunks, own), self._logits[place].clone(), written)
+
+    def _replace(self, parents: list[int]) -> None:
+        """Have a row for each of the places `parents`. The first that continues a row stays where that is."""
+        live = dict.fromkeys(parents)
+        free = [place for place in range(len(self._from)) if place not in live]
+        places, sources, targets = [], [], []
+        first = dict.fromkeys(live, True)
+        used = len(self._from)
+        for parent in parents:
+            place = parent
+            if not first[parent]:
+                place, used = (free.pop(0), used) if free else (used, used + 1)
+                sources.append(parent)
+                targets.append(place)
+            first[parent] = False
+            places.append(place)
+        started = [self._from[parent] for parent in parents]
+        self._own.resize(max(used, len(self._own.lengths)))
+        self._own.copy(sources, targets)
+        # Holes are filled from the end.
+        count, moved = len(parents), {}
+        behind = sorted((place for place in places if place >= count), reverse=True)
+        for hole in [place for place in free if place < count]:
+            moved[behind[0]] = hole
+            behind.pop(0)
+        self._own.copy(list(moved), list(moved.values()))
+        self._own.resize(count)
+        self._order = [moved.get(place, place) for place in places]
+        before, self._from = self._from, [started[0]] * count
+        for place, state in zip(self._order, started, strict=True):
+            self._from[place] = state
+        self._account(before)
+
+    def _account(self, before: list[State]) -> None:
+        """Hold what the present rows read, and let go of what only earlier ones did."""
+        for state in self._from:
+            self._prompts.hold(state.prefix, [state.prefix.layers])
+            if state.chunks:
+                self._answers.hold(state.chunks, state.chunks)
+        for state in before:
+            self._prompts.release(state.prefix)
+            if state.chunks:
+                self._answers.release(state.chunks)
+
+    def _forward(self, ids: Int[Tensor, "rows new"], counts: Sequence[int]) -> None:
+        """Append `ids` to the rows by place; of row i the first `counts[i]` count. Keeps the logits after the last."""
+        rows, new, device = len(ids), ids.shape[1], self._policy.device
+        more = max(0, LEAST_ROWS - rows)  # see LEAST_ROWS; these rows read the first prompt and are forgotten
+        self._own.resize(rows + more)
+        prompts = [state.prefix for state in self._from] + [self._from[0].prefix] * more
+        answers = [state.chunks or None for state in self._from] + [None] * more
+        common = self._prompts.read_by(prompts, LEAST_ROWS)
+        common += self._answers.read_by(answers, LEAST_ROWS // 2)  # siblings are few
+        view = View(common, self._own)
+        view.prepare(new)
+        ids = torch.cat([ids, ids[-1:].expand(more, new)]).to(device)
+        starts = [
+            state.prefix.length + state.prefix.offset + state.written + length
+            for state, length in zip(self._from, self._own.lengths, strict=False)
+        ]
+        positions = torch.tensor(starts + [starts[0]] * more)[:, None] + torch.arange(new)
+        dimensions = 3 if hasattr(inner_model(self._policy.model), "get_rope_index") else 0
         out = self._policy.model(
             input_ids=ids,
-            attention_mask=self._mask,
-            position_ids=positions,
-            past_key_values=self._cache,
-            use_cache=True,
-            logits_to_keep=_kept(len(ids)),
-            **({"shared": self._shared} if self._shared is not None else {}),
+            attention_mask=torch.ones_like(ids),
+            position_ids=(positions.expand(dimensions, *positions.shape) if dimensions else positions).to(device),
+            use_cache=False,
+            logits_to_keep=1,
+            shared=view,
         )
-        self.logits = _logits(out)[: self._rows]
+        self._own.added([*counts, *[0] * more])
+        self._own.resize(rows)
+        self._logits = last_logits(out)[:rows]
 
 
-def _agrees(prefixes: Prefixes, prefix: _Prefix) -> bool:
-    """Whether one decode step over the shared prompt gives what a copy of it gives."""
-    policy, token = prefixes.policy, prefix.logits.argmax()[None]
+class _Held:
+    """What rows have in common, each part held as long as some row reads it.
+
+    Parts of like length are in one table, its lengths up to the next power of two: what is padded is computed too.
+    """
+
+    def __init__(self, like: Layers) -> None:
+        self._like = like
+        self.tables: dict[int, Slots] = {}
+        self._at: dict[int, tuple[int, int]] = {}  # of each part, its table and slot
+        self._named: dict[int, list[int]] = {}  # of each slot of a table, whose it is
+        self._readers: dict[int, int] = {}
+        self._kept: dict[int, Any] = {}  # so that an identity is not given to another meanwhile
+
+    def hold(self, owner: Any, chunks: Sequence[Layers]) -> None:
+        name = id(owner)
+        if name not in self._at:
+            length = sum(chunk[0][0].shape[1] for chunk in chunks)
+            table = max(BLOCK, 1 << (length - 1).bit_length())
+            if table not in self.tables:
+                self.tables[table], self._named[table] = Slots(self._like), []
+            self._at[name] = (table, self.tables[table].put(chunks))
+            self._named[table].append(name)
+            self._readers[name], self._kept[name] = 0, owner
+        self._readers[name] += 1
+
+    def release(self, owner: Any) -> None:
+        name = id(owner)
+        self._readers[name] -= 1
+        if self._readers[name] == 0:
+            table, slot = self._at.pop(name)
+            last = self.tables[table].free(slot)
+            moved = self._named[table].pop()
+            if last != slot:
+                self._named[table][slot], self._at[moved] = moved, (table, slot)
+            if not self._named[table]:
+                del self.tables[table], self._named[table]
+            del self._readers[name], self._kept[name]
+
+    def read_by(self, owners: Sequence[Any], rooms: int) -> list[Common]:
+        """For each table which slot each row reads; `owners` has None for rows that read nothing."""
+        at = [(0, -1) if owner is None else self._at[id(owner)] for owner in owners]
+        found = []
+        for table, slots in self.tables.items():
+            common = Common(slots, rooms)
+            common.assign([slot if of == table else -1 for of, slot in at])
+            found.append(common)
+        return found
+
+
+def _agrees(policy: Policy, state: State) -> bool:
+    """Whether decode steps over a shared prompt and a shared sentence give what copies of them give."""
+    from csr_core.search.copied import CopyingDecoder
+
+    token = state.logits.argmax()[None].cpu()
     found = []
-    for shared in (False, True):
-        known = Prefixes(policy, shared)
-        known._kept[id(prefix.prompt)] = prefix
+    for kind in (Decoder, CopyingDecoder):
         try:
-            decoder = NodeDecoder(known, [prefix.prompt], [[]])
-            for _ in range(2):
-                decoder.advance(torch.zeros(1, dtype=torch.long, device=token.device), token)
-        except (TypeError, ValueError, RuntimeError, AttributeError, IndexError):
+            first = kind(policy)
+            first.admit([state])
+            first.advance([0], token)
+            second = kind(policy)
+            second.admit([first.state(0)])
+            second.advance([0, 0], torch.cat([token, token]))
+        except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, AssertionError):
             return False
-        found.append(decoder.logits.float())
+        found.append(second.logits.float())
     close = 1e-3 if policy.model.dtype == torch.float32 else 5e-2
     return bool((found[0] - found[1]).abs().max() <= close * found[0].abs().max().clamp(min=1.0))
 
@@ -222,7 +362,7 @@ def context_length(policy: Policy) -> int | None:
     return int(found) if found else None
 
 
-def _new_cache() -> Any:
+def new_cache() -> Any:
     from transformers import DynamicCache
 
     # Without the model's configuration every layer keeps all tokens, also those whose attention has a window: what lies
@@ -230,59 +370,22 @@ def _new_cache() -> Any:
     return DynamicCache()
 
 
-def _join(prefixes: Sequence[_Prefix]) -> tuple[Any, Int[Tensor, "rows prompt"]]:
-    """One cache of many prefixes, padded on the left, and its attention mask."""
-    cache, longest = _new_cache(), _whole_blocks(max(prefix.prompt.length for prefix in prefixes))
-    for index, parts in enumerate(zip(*(prefix.layers for prefix in prefixes), strict=True)):
-        keys, values = (torch.stack([_pad_left(part[side], longest) for part in parts]) for side in (0, 1))
-        cache.update(keys, values, index)
-    device = prefixes[0].layers[0][0].device
-    mask = torch.zeros(len(prefixes), longest, dtype=torch.long, device=device)
-    for row, prefix in enumerate(prefixes):
-        mask[row, longest - prefix.prompt.length :] = 1
-    return cache, mask
-
-
-def _pad_left(rows: Float[Tensor, "heads prompt size"], longest: int) -> Float[Tensor, "heads longest size"]:
-    return torch.nn.functional.pad(rows, (0, 0, longest - rows.shape[1], 0))
-
-
-def _left_padded(
-    written: Sequence[Sequence[int]], pad_id: int, device: torch.device
-) -> tuple[Int[Tensor, "rows new"], Int[Tensor, "rows new"]]:
-    """Token ids and attention mask."""
-    longest = _whole_blocks(max(map(len, written)))
-    ids = torch.tensor([[pad_id] * (longest - len(row)) + list(row) for row in written], device=device)
-    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in written], device=device)
-    return ids, mask
-
-
-def _whole_blocks(length: int) -> int:
-    """The next multiple of BLOCK."""
-    return math.ceil(length / BLOCK) * BLOCK
-
-
-def _enough_rows(values: Int[Tensor, " rows"]) -> Int[Tensor, " more"]:
-    """At least LEAST_ROWS values, the last one repeated."""
-    return torch.cat([values, values[-1:].expand(max(0, LEAST_ROWS - len(values)))])
-
-
-def _kept(rows: int) -> int:
+def kept(rows: int) -> int:
     """For how many last tokens of each row to compute logits: only the last is used, but see LEAST_ROWS."""
     return math.ceil(LEAST_ROWS / rows)
 
 
-def _logits(out: Any) -> Float[Tensor, "rows vocab"]:
+def last_logits(out: Any) -> Float[Tensor, "rows vocab"]:
     logits: Tensor = out.logits[:, -1].float()
     return logits.cpu() if logits.device.type == "mps" else logits
 
 
-def _base(model: Any) -> Any:
+def base_model(model: Any) -> Any:
     """The model without PEFT's wrapping."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def _inner(model: Any) -> Any:
+def inner_model(model: Any) -> Any:
     """The model without its head, and without PEFT's wrapping."""
-    base = _base(model)
+    base = base_model(model)
     return getattr(base, "model", base)

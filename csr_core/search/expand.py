@@ -1,9 +1,11 @@
-"""The next sentences of a batch of nodes: by seeded sampling, or by diverse group beam search."""
+"""The next sentences of nodes: by seeded sampling, or by diverse group beam search."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -12,18 +14,24 @@ from torch import Tensor
 from csr_core.config import GenerateSettings
 from csr_core.policy import Policy, PromptInputs
 from csr_core.search.beams import DiverseBeams, Hypothesis
-from csr_core.search.decoding import NodeDecoder, Prefixes
-from csr_core.search.sampling import Stream, allowed_weights, draw
+from csr_core.search.decoding import Prefixes, State
+from csr_core.search.sampling import Drawer, Stream
 from csr_core.search.sentences import SentenceRule, TokenRule
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Job:
-    """A node to grow. `streams`: one for each sentence to sample (unused by beams)."""
+    """A node to grow.
+
+    streams: one for each sentence to sample (unused by beams). state: where the model stands after `written`, if known.
+    last: no sentence comes after these, so nobody asks where the model stands after them.
+    """
 
     prompt: PromptInputs
     written: tuple[int, ...]
     streams: tuple[Stream, ...] = ()
+    state: State | None = None
+    last: bool = False
 
     @property
     def length(self) -> int:
@@ -36,6 +44,7 @@ class Sentence:
 
     log_likelihood: sum of log p of `ids` (nats) under the model's full softmax at temperature 1, no penalty.
     score: the search's own figure for this sentence alone. padding: tokens by which the longest sibling is longer.
+    state: where the model stands after it, for those that write on.
     """
 
     ids: tuple[int, ...]
@@ -43,29 +52,37 @@ class Sentence:
     score: float
     final: bool
     padding: int = 0
+    state: State | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass
 class _Draft:
     """A sentence that is being sampled."""
 
+    job: Job
     stream: Stream
     row: int
     ids: tuple[int, ...] = ()
     log_likelihood: float = 0.0
     waits: bool = False  # a sentence may end here; the next token decides
     final: bool = False
+    over: bool = False
+    state: State | None = None
 
 
-@dataclass
 class Expander:
-    """What all expansions of a run share."""
+    """Grows nodes, many at once: `add` jobs at any time, and `step` until none is left.
 
-    policy: Policy
-    settings: GenerateSettings
-    rule: SentenceRule
-    prefixes: Prefixes
-    _forbidden: dict[bool, Bool[Tensor, " vocab"]] = field(default_factory=dict)
+    Sentences that end leave the batch, and jobs that wait enter it, so that it stays full.
+    """
+
+    def __init__(self, policy: Policy, settings: GenerateSettings, rule: SentenceRule, prefixes: Prefixes) -> None:
+        self.policy, self.settings, self.rule, self.prefixes = policy, settings, rule, prefixes
+        self._queue: deque[Job] = deque()
+        self._live: list[_Draft] = []
+        self._drafts: dict[Job, list[_Draft]] = {}  # of the jobs under way
+        self._decoder: Any = None
+        self._forbidden: dict[bool, Bool[Tensor, " vocab"]] = {}
 
     @property
     def as_authors(self) -> bool:
@@ -77,11 +94,33 @@ class Expander:
         device = self.policy.device
         return torch.device("cpu") if device.type == "mps" else device
 
-    def expand(self, jobs: Sequence[Job]) -> list[list[Sentence]]:
-        """Each job's next sentences, siblings in order: as drawn, or best beam first."""
+    @property
+    def idle(self) -> bool:
+        return not self._queue and not self._drafts
+
+    @property
+    def hungry(self) -> bool:
+        """Less than half of the batch is taken, and no job waits."""
+        return not self._queue and 2 * len(self._live) < self._most
+
+    @property
+    def _most(self) -> int:
+        """Sentences under way at most."""
+        return self.settings.batch_size * self.settings.width
+
+    def add(self, jobs: Iterable[Job]) -> None:
+        self._queue.extend(jobs)
+
+    def step(self) -> list[tuple[Job, list[Sentence]]]:
+        """One token for each sentence under way; returns the jobs whose sentences are all there, siblings in order.
+
+        Beam searches are carried through, as many as fit into a batch.
+        """
         if self.settings.method == "sample":
-            return self._sample(jobs)
-        return [self._siblings(found) for found in self.hypotheses(jobs)]
+            return self._sample_step()
+        jobs = sorted(self._queue, key=lambda job: -job.length)  # the padding of a batch is wasted work
+        batch, self._queue = jobs[: self.settings.batch_size], deque(jobs[self.settings.batch_size :])
+        return [(job, self._siblings(found)) for job, found in zip(batch, self.hypotheses(batch), strict=True)]
 
     def forbidden(self, vocab: int, beginning: bool) -> Bool[Tensor, " vocab"]:
         """Tokens never written. A sentence does not begin with the end of the turn: whether the turn ends there was
@@ -94,36 +133,61 @@ class Expander:
             self._forbidden[beginning] = mask
         return self._forbidden[beginning]
 
-    def _decoder(self, jobs: Sequence[Job]) -> NodeDecoder:
-        return NodeDecoder(self.prefixes, [job.prompt for job in jobs], [job.written for job in jobs])
+    def _begin(self, jobs: Sequence[Job], decoder: Any = None) -> Any:
+        """Rows for the jobs, below those of `decoder`, or in a new one; returns it."""
+        unread = [job for job in jobs if job.state is None]
+        read = iter(self.prefixes.read([job.prompt for job in unread], [job.written for job in unread]))
+        if decoder is None:
+            decoder = self.prefixes.decoder(self._most, self.settings.max_sentence_tokens + 1)
+        decoder.admit([job.state or next(read) for job in jobs])
+        return decoder
 
-    def _sample(self, jobs: Sequence[Job]) -> list[list[Sentence]]:
+    def _sample_step(self) -> list[tuple[Job, list[Sentence]]]:
         """Equal sentences under way share a row: they fork where they first differ."""
-        decoder = self._decoder(jobs)
-        drafts = [[_Draft(stream, row) for stream in job.streams] for row, job in enumerate(jobs)]
-        live = [draft for siblings in drafts for draft in siblings]
-        for step in range(self.settings.max_sentence_tokens + 1):
-            logits = decoder.logits
-            mask = self.forbidden(logits.shape[-1], step == 0)[None]
-            rows = torch.tensor([draft.row for draft in live], device=self._device)
-            numbers = [draft.stream.uniform(step) for draft in live]
-            uniforms = torch.tensor(numbers, dtype=torch.float64, device=self._device)
-            tokens = draw(allowed_weights(logits, self.settings.temperature, mask), rows, uniforms)
-            gains = logits.double().log_softmax(-1)[rows, tokens]
-            live = [
-                draft
-                for draft, token, gain in zip(live, tokens.tolist(), gains.tolist(), strict=True)
-                if self._take(draft, token, gain)
-            ]
-            if not live:
-                break
-            keys, places = torch.unique(
-                torch.tensor([draft.row * logits.shape[-1] + draft.ids[-1] for draft in live]), return_inverse=True
-            )
-            for draft, row in zip(live, places.tolist(), strict=True):
-                draft.row = row
-            decoder.advance(keys // logits.shape[-1], keys % logits.shape[-1])
-        return [[self._sampled(draft) for draft in siblings] for siblings in drafts]
+        self._enter()
+        drawer = Drawer(self._decoder.logits, self.settings.temperature, self.policy.suppressed_ids)
+        drawer.forbid(sorted({draft.row for draft in self._live if not draft.ids}), sorted(self.policy.end_ids))
+        numbers = [draft.stream.uniform(len(draft.ids)) for draft in self._live]
+        rows = torch.tensor([draft.row for draft in self._live], device=self._device)
+        tokens, gains = drawer.draw(rows, torch.tensor(numbers, dtype=torch.float64, device=self._device))
+        del drawer  # its tables are as large as the logits
+        live, states, finished = [], {}, []
+        for draft, token, gain in zip(self._live, tokens.tolist(), gains.tolist(), strict=True):
+            if self._take(draft, token, gain):
+                live.append(draft)
+                continue
+            draft.over = True
+            if not draft.final and not draft.job.last:
+                if draft.row not in states:
+                    states[draft.row] = self._decoder.state(draft.row)
+                draft.state = states[draft.row]
+            if all(sibling.over for sibling in self._drafts[draft.job]):
+                finished.append((draft.job, [_sampled(one) for one in self._drafts.pop(draft.job)]))
+        self._live = live
+        self._advance()
+        return finished
+
+    def _enter(self) -> None:
+        """Let waiting jobs in as long as their sentences have room, and at once, so that joining is done seldom."""
+        room = (self._most - len(self._live)) // self.settings.width
+        if not self._queue or (8 * room < self.settings.batch_size and room < len(self._queue)):
+            return
+        new = [self._queue.popleft() for _ in range(min(room, len(self._queue)))]
+        first = len(self._decoder) if self._decoder is not None else 0
+        self._decoder = self._begin(new, self._decoder)
+        for row, job in enumerate(new, first):
+            self._drafts[job] = [_Draft(job, stream, row) for stream in job.streams]
+            self._live += self._drafts[job]
+
+    def _advance(self) -> None:
+        """Give each distinct continuation a row."""
+        if not self._live:
+            self._decoder = None
+            return
+        places: dict[tuple[int, int], int] = {}
+        for draft in self._live:
+            draft.row = places.setdefault((draft.row, draft.ids[-1]), len(places))
+        self._decoder.advance([row for row, _ in places], torch.tensor([token for _, token in places]))
 
     def _take(self, draft: _Draft, token: int, gain: float) -> bool:
         """Give a draft its next token; False when its sentence is over (the token is then dropped)."""
@@ -138,13 +202,9 @@ class Expander:
         draft.waits = (draft.waits or bool(self.rule.could_end[token])) and self.rule.waits(draft.ids)
         return True
 
-    def _sampled(self, draft: _Draft) -> Sentence:
-        mean = draft.log_likelihood / len(draft.ids)
-        return Sentence(draft.ids, draft.log_likelihood, mean, draft.final)
-
     def hypotheses(self, jobs: Sequence[Job]) -> list[list[Hypothesis]]:
         """Each job's hypotheses of the diverse beam search, best first."""
-        settings, policy, decoder = self.settings, self.policy, self._decoder(jobs)
+        settings, policy, decoder = self.settings, self.policy, self._begin(jobs)
         ends = [self.rule.period] if self.as_authors and isinstance(self.rule, TokenRule) else policy.end_ids
         beams = DiverseBeams(
             len(jobs),
@@ -219,3 +279,8 @@ class Expander:
 
 def _ids(beams: DiverseBeams, problem: int, group: int, beam: int) -> tuple[int, ...]:
     return tuple(beams.sequences[problem, group, beam].tolist())
+
+
+def _sampled(draft: _Draft) -> Sentence:
+    mean = draft.log_likelihood / len(draft.ids)
+    return Sentence(draft.ids, draft.log_likelihood, mean, draft.final, state=draft.state)

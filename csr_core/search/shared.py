@@ -1,92 +1,98 @@
-"""Attention in which many rows share the keys and values of a prompt, which are held once.
+"""Attention of many rows that have parts of their past in common, each part held once.
 
-Each decode row attends to two parts: the prompt it belongs to, and its own branch (what was written since). Both are
-computed apart and merged by their log-sum-exp, as in FlashAttention's split softmax (arXiv 2205.14135, section 3.1):
+A decode row looks at three parts: the picture and prompt it belongs to, the sentences before its own, and its own
+sentence. Its attention to each is computed apart and merged by their log-sum-exp, as in FlashAttention's split softmax
+(arXiv 2205.14135, section 3.1):
 
-    o = (exp(m1 - m) * sum_j exp(s1_j - m1) v_j + exp(m2 - m) * sum_j exp(s2_j - m2) v_j)
-        / (exp(m1 - m) * l1 + exp(m2 - m) * l2),    m = max(m1, m2),  l = sum_j exp(s_j - max)
+    o = sum_p exp(m_p - m) * sum_j exp(s_pj - m_p) v_pj  /  sum_p exp(m_p - m) * l_p,
+    m = max_p m_p,   l_p = sum_j exp(s_pj - m_p)
 
-The queries of all rows of one prompt meet its keys in one matrix product: they are read once a step, not once a row.
+The queries of all rows of one prompt, and those of all siblings, meet the common keys in one matrix product: these are
+read once a step, not once a row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
+
+from csr_core.search.slots import Slots
 
 NAME = "csr_shared_prefix"  # in transformers' AttentionInterface
 LEAST = -1e30  # in place of the maximum of nothing
 
 
 @dataclass
-class SharedPrefix:
-    """The prompts of a batch, padded on the left, and which row belongs to which.
+class Common:
+    """Keys and values in slots, and which slot each row reads (-1: none).
 
-    layers: keys and values of each language layer, [prompts, heads, P, size]. mask: which of the P are a prompt's own.
-    place: [rows], where a row's queries go in a table of [prompts * room], `room` rows for each prompt.
+    room: queries a slot has in the table of queries, at least `rooms`, so that a small batch does not take another path
+    through the kernels. place: where a row goes in that table of [slots * room]; only rows that read have one.
     """
 
-    layers: list[tuple[Tensor, Tensor]]
-    mask: Bool[Tensor, "prompts P"]
-    least_room: int  # queries a prompt in the table, so that small batches do not take another path through the kernels
-    place: Tensor
+    slots: Slots
+    rooms: int = 1
     room: int = 0
+    place: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+    readers: Tensor | None = None  # the rows that read, where not all do
+    mask: Tensor | None = None  # [slots, 1, 1, tokens]: 0, or -inf behind a slot's last token
 
-    @classmethod
-    def of(cls, prompts: Sequence[Sequence[tuple[Tensor, Tensor]]], longest: int, least_room: int = 1) -> SharedPrefix:
-        """From the prompts' keys and values, [heads, P, size] for each layer, padded to `longest`."""
-        layers = [
-            (
-                torch.stack([_pad(one[0], longest) for one in parts]),
-                torch.stack([_pad(one[1], longest) for one in parts]),
-            )
-            for parts in zip(*prompts, strict=True)
-        ]
-        device = layers[0][0].device
-        lengths = torch.tensor([one[0][0].shape[1] for one in prompts], device=device)
-        mask = torch.arange(longest, device=device) >= (longest - lengths)[:, None]
-        return cls(layers, mask, least_room, torch.empty(0, dtype=torch.long, device=device))
-
-    def assign(self, prompt_of_row: Int[Tensor, " rows"]) -> None:
-        """Say to which prompt each row of the next forward passes belongs."""
-        prompts = len(self.mask)
-        counts = torch.bincount(prompt_of_row, minlength=prompts)
-        order = prompt_of_row.argsort(stable=True)
-        first = counts.cumsum(0) - counts
-        slot = torch.empty_like(prompt_of_row)
-        slot[order] = torch.arange(len(order), device=order.device) - first[prompt_of_row[order]]
-        self.room = max(int(counts.max()), self.least_room)
-        self.place = prompt_of_row * self.room + slot
-
-    def keep(self, prompts: Int[Tensor, " kept"]) -> None:
-        """Forget the other prompts; rows have to be assigned anew."""
-        self.layers = [(keys[prompts], values[prompts]) for keys, values in self.layers]
-        self.mask = self.mask[prompts]
+    def assign(self, slot_of_row: Sequence[int]) -> None:
+        """Say which slot each row of the next forward passes reads."""
+        taken = [0] * self.slots.used
+        place, readers = [], []
+        for row, slot in enumerate(slot_of_row):
+            if slot >= 0:
+                readers.append(row)
+                place.append((slot, taken[slot]))
+                taken[slot] += 1
+        device = self.slots.device
+        self.room = max(self.rooms, *taken)
+        self.place = torch.tensor([slot * self.room + at for slot, at in place], device=device)
+        self.readers = torch.tensor(readers, device=device) if len(readers) < len(slot_of_row) else None
+        self.mask = self.slots.mask()
 
 
-def _pad(rows: Float[Tensor, "heads prompt size"], longest: int) -> Float[Tensor, "heads longest size"]:
-    return torch.nn.functional.pad(rows, (0, 0, longest - rows.shape[1], 0))
+@dataclass
+class View:
+    """What the rows of a forward pass see: parts they have in common, and their own (row i in slot i)."""
+
+    common: list[Common]
+    own: Slots
+    own_mask: Tensor | None = None
+
+    def prepare(self, new: int) -> None:
+        """Make room for `new` more tokens of each row, and the mask of the own part."""
+        self.own.reserve(self.own.used, max(self.own.lengths) + new)
+        if new == 1:
+            self.own_mask = self.own.mask(ahead=1)
+            return
+        if any(self.own.lengths):
+            raise ValueError("several tokens at once are for rows without own tokens")
+        tokens = self.own.tokens(ahead=new)
+        ahead = torch.arange(tokens) > torch.arange(new)[:, None]
+        self.own_mask = torch.zeros(1, 1, new, tokens).masked_fill(ahead, float("-inf")).to(self.own.device)
 
 
 def shared_prefix_attention(
     module: Any,
     query: Float[Tensor, "rows heads new size"],
-    key: Float[Tensor, "rows kv_heads own size"],
-    value: Float[Tensor, "rows kv_heads own size"],
+    key: Float[Tensor, "rows kv_heads new size"],
+    value: Float[Tensor, "rows kv_heads new size"],
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    shared: SharedPrefix | None = None,
+    shared: View | None = None,
     **kwargs: Any,
 ) -> tuple[Float[Tensor, "rows new heads size"], None]:
-    """transformers' attention function: with `shared`, over that and the row's own branch; else the usual one.
+    """transformers' attention function: with `shared`, over what that holds and the new tokens; else the usual one.
 
-    `key`, `value`, `attention_mask` are the branch's; everything in a row's prompt is seen by all its new tokens.
+    The new keys and values are added to the rows' own part; `attention_mask` is not looked at with `shared`.
     """
     if shared is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -95,86 +101,91 @@ def shared_prefix_attention(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
         return found
-    keys, values = shared.layers[module.layer_idx]
+    layer = module.layer_idx
     rows, heads, new, size = query.shape
     kv_heads = key.shape[1]
     factor = size**-0.5 if scaling is None else scaling
     # Heads that share keys and values stand side by side: [rows, kv_heads, heads a group * new, size].
     grouped = query.reshape(rows, kv_heads, heads // kv_heads * new, size)
-    own = _own_part(grouped, key, value, attention_mask, factor, new)
-    prefix = _prefix_part(grouped, keys, values, shared, factor)
-    out = _merged(own, prefix, query.dtype)
-    return out.view(rows, heads, new, size).transpose(1, 2).contiguous(), None
+    shared.own.append(layer, key, value)
+    keys, values = shared.own.layer(layer, ahead=new)
+    mask = shared.own_mask
+    if mask is not None and new > 1:
+        mask = mask.repeat(1, 1, heads // kv_heads, 1)
+    out = _part(grouped @ keys.transpose(-1, -2), values, mask, factor)
+    for common in shared.common:
+        out = _merged(out, _common_part(grouped, common, layer, factor), common.readers)
+    merged = (out[2] / out[1]).to(query.dtype)
+    return merged.view(rows, heads, new, size).transpose(1, 2).contiguous(), None
 
 
 Part = tuple[Tensor, Tensor, Tensor]  # maximum and sum of the exponentials, [..., 1], and their sum of values
 
 
-def _own_part(
-    query: Float[Tensor, "rows kv queries size"],
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    factor: float,
-    new: int,
-) -> Part:
-    scores = (query @ key.transpose(-1, -2)).float() * factor
-    if attention_mask is not None:
-        mask = attention_mask[:, :, :, : key.shape[2]]  # [rows or 1, 1, new, own]
-        mask = mask.expand(len(query), 1, new, key.shape[2]).repeat(1, 1, query.shape[2] // new, 1)
-        scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
-    elif new > 1:
-        ahead = torch.ones(new, key.shape[2], dtype=torch.bool, device=key.device).triu(key.shape[2] - new + 1)
-        scores = scores.masked_fill(ahead.repeat(query.shape[2] // new, 1), float("-inf"))
-    return _part(scores, value)
-
-
-def _prefix_part(query: Tensor, keys: Tensor, values: Tensor, shared: SharedPrefix, factor: float) -> Part:
-    """Rows are laid out by prompt, met with its keys, and laid back."""
-    _, kv_heads, queries, size = query.shape
-    prompts, room = len(keys), shared.room
-    table = query.new_zeros(prompts * room, kv_heads, queries, size)
-    table[shared.place] = query
-    by_prompt = table.view(prompts, room, kv_heads, queries, size).transpose(1, 2)
-    scores = (by_prompt.reshape(prompts, kv_heads, room * queries, size) @ keys.transpose(-1, -2)).float() * factor
-    if not bool(shared.mask.all()):
-        scores = scores.masked_fill(~shared.mask[:, None, None, :], float("-inf"))
+def _common_part(query: Float[Tensor, "rows kv queries size"], common: Common, layer: int, factor: float) -> Part:
+    """The readers' queries are laid out by slot, met with its keys, and laid back."""
+    if common.readers is not None:
+        query = query[common.readers]
+    keys, values = common.slots.layer(layer)
+    slots, kv_heads, _, size = keys.shape
+    queries, room = query.shape[2], common.room
+    table = query.new_zeros(slots * room, kv_heads, queries, size)
+    table[common.place] = query
+    by_slot = table.view(slots, room, kv_heads, queries, size).transpose(1, 2)
+    scores = by_slot.reshape(slots, kv_heads, room * queries, size) @ keys.transpose(-1, -2)
 
     def back(part: Tensor) -> Tensor:
-        laid = part.view(prompts, kv_heads, room, queries, -1).transpose(1, 2)
-        return laid.reshape(prompts * room, kv_heads, queries, -1)[shared.place]
+        laid = part.view(slots, kv_heads, room, queries, -1).transpose(1, 2)
+        return laid.reshape(slots * room, kv_heads, queries, -1)[common.place]
 
-    top, total, weighted = _part(scores, values)
+    top, total, weighted = _part(scores, values, common.mask, factor)
     return back(top), back(total), back(weighted)
 
 
-def _part(scores: Float[Tensor, "*batch queries keys"], values: Float[Tensor, "*batch keys size"]) -> Part:
+def _part(
+    scores: Float[Tensor, "*batch queries keys"],
+    values: Float[Tensor, "*batch keys size"],
+    mask: Tensor | None,
+    factor: float,
+) -> Part:
+    scores = scores.float().mul_(factor)
+    if mask is not None:
+        scores += mask
     top = scores.amax(-1, keepdim=True).clamp(min=LEAST)
-    weights = (scores - top).exp()
+    weights = scores.sub_(top).exp_()
     return top, weights.sum(-1, keepdim=True), (weights.to(values.dtype) @ values).float()
 
 
-def _merged(first: Part, second: Part, dtype: torch.dtype) -> Tensor:
+def _merged(first: Part, second: Part, readers: Tensor | None) -> Part:
+    """Both parts as one; `second` is of the rows `readers` alone, where given: those of `first` are overwritten."""
+    if readers is not None:
+        few = _merged((first[0][readers], first[1][readers], first[2][readers]), second, None)
+        for one, part in zip(first, few, strict=True):
+            one[readers] = part
+        return first
     top = torch.maximum(first[0], second[0])
-    scales = [(part[0] - top).exp() for part in (first, second)]
-    total = scales[0] * first[1] + scales[1] * second[1]
-    return ((scales[0] * first[2] + scales[1] * second[2]) / total).to(dtype)
+    left, right = (first[0] - top).exp_(), (second[0] - top).exp_()
+    return top, left * first[1] + right * second[1], left * first[2] + right * second[2]
 
 
 def use_shared_prefixes(model: Any) -> bool:
     """Have the language model take the attention above; False where the model does not let one choose, or needs more.
 
     Forward passes without `shared` stay what they were. Layers that see a window of the past only would have to count
-    the prompt into it, which the branch's mask does not: those keep to their own attention.
+    the prompt into it, which is not done here: those keep to their own attention.
     """
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
     config = model.config.get_text_config()
-    windows = any("sliding" in kind or "chunk" in kind for kind in getattr(config, "layer_types", None) or [])
-    if config is model.config or config._attn_implementation not in ("sdpa", NAME) or windows:
+    if config is model.config or config._attn_implementation not in ("sdpa", NAME) or has_windows(config):
         return False
     AttentionInterface.register(NAME, shared_prefix_attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
     model.set_attn_implementation({"text_config": NAME})
     return bool(config._attn_implementation == NAME)
+
+
+def has_windows(config: Any) -> bool:
+    """Whether some layers of a language model (its configuration) see the last tokens only."""
+    return any("sliding" in kind or "chunk" in kind for kind in getattr(config, "layer_types", None) or [])

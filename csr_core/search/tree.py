@@ -1,15 +1,16 @@
-"""Trees of sentences: one a prompt, grown level by level, all prompts in step."""
+"""Trees of sentences: one a prompt, each grown level by level, many side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from csr_core.config import GenerateSettings
 from csr_core.policy import Policy, PromptInputs
 from csr_core.reward.ranks import tolerant_order
-from csr_core.search.decoding import Prefixes, context_length
+from csr_core.search.decoding import Prefixes, State, context_length
 from csr_core.search.expand import Expander, Job, Sentence
 from csr_core.search.sampling import Stream
 from csr_core.search.sentences import sentence_rule
@@ -102,6 +103,17 @@ def select(level: Sequence[Node], values: Sequence[float], settings: GenerateSet
     return ordered[:best] + ordered[len(ordered) - worst :]
 
 
+@dataclass(eq=False)
+class _Level:
+    """The nodes of a tree that are being grown. states: where the model stands after them, or after their children."""
+
+    tree: Tree
+    nodes: list[Node]
+    states: dict[int, State] = field(default_factory=dict)
+    jobs: list[Job] = field(default_factory=list)
+    found: dict[Job, list[Sentence]] = field(default_factory=dict)
+
+
 class Grower:
     """Grows trees under one policy and one set of settings.
 
@@ -128,29 +140,51 @@ class Grower:
         self.expander = Expander(policy, settings, rule, self.prefixes)
         self.context = context_length(policy)
 
-    def grow(self, trees: Sequence[Tree], on_level: Callable[[int, int], None] | None = None) -> None:
-        """Grow `trees` to their ends; `on_level(depth, trees that grow on)` is called after each level.
+    def grow(self, trees: Sequence[Tree], on_tree: Callable[[int, int], None] | None = None) -> None:
+        """Grow `trees` to their ends; `on_tree(grown, under way)` is called when trees are finished.
 
-        `batch_size` trees grow in step, so that the prompts kept in memory take less than a batch's rows do.
+        At most `batch_size` trees are under way, so that the prompts kept in memory take less than a batch's rows do.
         """
-        size = self.settings.batch_size
-        for start in range(0, len(trees), size):
-            self._grow(trees[start : start + size], on_level)
-            self.prefixes.clear()
+        waiting, under_way, done = deque(trees), dict[Job, _Level](), 0
+        ready: list[_Level] = []
+        while waiting or under_way:
+            levels = {id(level) for level in under_way.values()}
+            room = self.settings.batch_size - len(levels) - len(ready)
+            if waiting and (4 * room >= self.settings.batch_size or room >= len(waiting)):
+                for _ in range(min(room, len(waiting))):
+                    tree = waiting.popleft()
+                    self._begin(_Level(tree, [tree.nodes[0]]), under_way)
+            for job, sentences in self.expander.step():
+                level = under_way.pop(job)
+                level.found[job] = sentences
+                if len(level.found) == len(level.jobs):
+                    ready.append(level)
+            # Rewards are asked for many trees at once, unless the batch would run empty meanwhile.
+            if ready and (self.expander.hungry or 4 * len(ready) >= self.settings.batch_size):
+                grown = self._next_levels(ready, under_way)
+                done, ready = done + grown, []
+                if on_tree is not None and grown:
+                    on_tree(done, len({id(level) for level in under_way.values()}))
 
-    def _grow(self, trees: Sequence[Tree], on_level: Callable[[int, int], None] | None) -> None:
-        growing = [(tree, [tree.nodes[0]]) for tree in trees]
-        while growing:
-            levels = self._grow_level(growing)
-            depth = levels[0][0].depth if levels and levels[0] else 0
-            rewards = self._values([tree for tree, _ in growing])
-            chosen = [
-                (tree, select(level, [values[node.id] for node in level], self.settings))
-                for (tree, _), level, values in zip(growing, levels, rewards, strict=True)
-            ]
-            growing = [(tree, nodes) for tree, nodes in chosen if nodes]
-            if on_level is not None:
-                on_level(depth, len(growing))
+    def _begin(self, level: _Level, under_way: dict[Job, _Level]) -> None:
+        level.jobs = [self._job(level.tree, node, level.states.get(node.id)) for node in level.nodes]
+        under_way.update((job, level) for job in level.jobs)
+        self.expander.add(level.jobs)
+
+    def _next_levels(self, ready: Sequence[_Level], under_way: dict[Job, _Level]) -> int:
+        """Append what was found, choose the nodes to grow, and begin their levels; returns how many trees are grown."""
+        new = [[node for job in level.jobs for node in self._append(level, job)] for level in ready]
+        values = self._values([level.tree for level in ready])
+        over = 0
+        for level, nodes, of_tree in zip(ready, new, values, strict=True):
+            chosen = select(nodes, [of_tree[node.id] for node in nodes], self.settings)
+            if chosen:
+                states = {node.id: level.states[node.id] for node in chosen if node.id in level.states}
+                self._begin(_Level(level.tree, chosen, states), under_way)
+            else:
+                self.prefixes.clear(level.tree.prompt)
+                over += 1
+        return over
 
     def _values(self, trees: Sequence[Tree]) -> list[list[float]]:
         """What nodes are chosen by: cumulative reward, or cumulative language score."""
@@ -158,30 +192,16 @@ class Grower:
             return [path_sums(tree, values) for tree, values in zip(trees, self.rewards(trees), strict=True)]
         return [[node.score for node in tree.nodes] for tree in trees]
 
-    def _grow_level(self, growing: Sequence[tuple[Tree, Sequence[Node]]]) -> list[list[Node]]:
-        """Give the chosen nodes of all trees their children; the new nodes of each tree, in order of creation."""
-        work = [(tree, node) for tree, nodes in growing for node in nodes]
-        jobs = [self._job(tree, node) for tree, node in work]
-        # Rows of like length together: the padding of a batch is wasted work. Results do not depend on it.
-        order = sorted(range(len(jobs)), key=lambda index: (-jobs[index].length, index))
-        found: dict[int, list[Sentence]] = {}
-        size = self.settings.batch_size
-        for start in range(0, len(order), size):
-            batch = order[start : start + size]
-            found.update(zip(batch, self.expander.expand([jobs[index] for index in batch]), strict=True))
-        levels: dict[int, list[Node]] = {id(tree): [] for tree, _ in growing}
-        for index, (tree, node) in enumerate(work):
-            levels[id(tree)] += self._append(tree, node, found[index])
-        return [levels[id(tree)] for tree, _ in growing]
-
-    def _job(self, tree: Tree, node: Node) -> Job:
+    def _job(self, tree: Tree, node: Node, state: State | None) -> Job:
         sampled = self.settings.method == "sample"
         paths = [(*node.path, index) for index in range(self.settings.width)] if sampled else []
         streams = tuple(Stream(self.seed, self.iteration, tree.prompt_id, path) for path in paths)
-        return Job(tree.prompt, node.written, streams)
+        most = self.settings.max_sentences
+        return Job(tree.prompt, node.written, streams, state, most is not None and node.depth + 1 >= most)
 
-    def _append(self, tree: Tree, parent: Node, sentences: Iterable[Sentence]) -> list[Node]:
+    def _append(self, level: _Level, job: Job) -> list[Node]:
         """Append the children; of samples with equal text the first alone, since beams may be equal by design."""
+        tree, parent, sentences = level.tree, level.nodes[level.jobs.index(job)], level.found[job]
         before = self.policy.decode(parent.written) if parent.written else ""
         seen: set[str] = set()
         new: list[Node] = []
@@ -207,6 +227,8 @@ class Grower:
             node.is_final = self._at_limit(tree, node) or sentence.final
             tree.nodes.append(node)
             new.append(node)
+            if sentence.state is not None:
+                level.states[node.id] = sentence.state
         parent.expanded = True
         return new
 

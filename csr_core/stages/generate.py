@@ -68,7 +68,6 @@ def make_shards(
             search = Search(settings, iteration, adapter)
             for number, shard in shards.items():
                 search.write_shard(number, shard, out, bar)
-                bar.advance(len(shard))
     finally:
         torch.set_num_threads(threads)
 
@@ -97,12 +96,17 @@ class Search:
         left_out: list[Row] = []
         trees = list(self._trees(rows, left_out))
 
-        def on_level(depth: int, growing: int) -> None:
-            bar.advance(0, f"shard {number}: {depth} sentences deep, {growing} of {len(trees)} trees still grow")
+        before = 0
 
-        self.grower.grow(trees, on_level)
+        def on_tree(grown: int, under_way: int) -> None:
+            nonlocal before
+            bar.advance(grown - before, f"shard {number}: {under_way} trees are growing")
+            before = grown
+
+        self.grower.grow(trees, on_tree)
         write_table(part(out, number, ".parquet"), [row for tree in trees for row in tree.rows()], CANDIDATES)
         write_json(part(out, number, ".json"), _counts(rows, trees, left_out))
+        bar.advance(len(left_out))
 
     def _trees(self, rows: Sequence[Row], left_out: list[Row]) -> Iterator[Tree]:
         """The roots of the usable prompts."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from csr_core.policy import Policy, PromptInputs
-from csr_core.search.decoding import NodeDecoder, Prefixes
+from csr_core.search.decoding import Decoder, Prefixes
 from tests.search import worlds
 
 
@@ -28,20 +28,36 @@ def check(
 ) -> None:
     """`shared`: what is asked for, None finds out; `shares`: what must come of it."""
     prefixes = Prefixes(policy, shared)
-    decoder = NodeDecoder(prefixes, prompts, written)
-    assert prefixes.shared(prefixes.get(prompts)[0]) == shares
+    states = prefixes.read(prompts, written)
+    decoder = prefixes.decoder()
+    assert isinstance(decoder, Decoder) == shares
+    decoder.admit(states)
     rows = list(zip(prompts, written, strict=True))
 
     def agree() -> None:
         want = torch.stack([plain(policy, *row) for row in rows])
         assert torch.allclose(decoder.logits, want, atol=1e-4)
 
-    agree()
-    # Fork the first, drop the second, reorder.
-    for parents, tokens in ([2, 0, 0], [20, 21, 22]), ([1, 0, 1], [23, 24, 25]), ([0, 1, 2], [26, 27, 28]):
+    def go_on(parents: list[int], tokens: list[int]) -> None:
+        nonlocal rows
         decoder.advance(torch.tensor(parents), torch.tensor(tokens))
         rows = [(rows[parent][0], [*rows[parent][1], token]) for parent, token in zip(parents, tokens, strict=True)]
         agree()
+
+    agree()
+    # Fork the first, drop the second, reorder.
+    for parents, tokens in ([2, 0, 0], [20, 21, 22]), ([1, 0, 1], [23, 24, 25]), ([0, 1, 2], [26, 27, 28]):
+        go_on(parents, tokens)
+    # Rows enter beside those under way: one from rest, twice, and a prompt.
+    rest, first = decoder.state(1), rows[1]
+    decoder.admit([rest, states[0], rest])
+    rows = [*rows, first, (prompts[0], written[0]), first]
+    agree()
+    for parents, tokens in ([3, 5, 0, 4], [30, 31, 32, 33]), ([1, 3, 3, 0], [34, 35, 36, 37]):
+        go_on(parents, tokens)
+    again = prefixes.decoder()
+    again.admit([decoder.state(2)])
+    assert torch.equal(again.logits[0], decoder.logits[2])
     assert prefixes.encoded == len({id(prompt) for prompt in prompts})
 
 
@@ -53,9 +69,12 @@ def test_rows_of_unlike_length_forked_and_reordered(shared):
 def test_prompts_without_rows_are_forgotten():
     """Of four prompts one is left: the others' keys and values go, and the rest is as before."""
     prompts = worlds.prompts(4)
-    decoder = NodeDecoder(Prefixes(worlds.policy()), prompts, [[10], [11], [12], [13]])
+    prefixes = Prefixes(worlds.policy())
+    states = prefixes.read(prompts, [[10], [11], [12], [13]])
+    decoder = prefixes.decoder()
+    decoder.admit(states)
     decoder.advance(torch.tensor([2, 2]), torch.tensor([20, 21]))
-    assert len(decoder._shared.mask) == 1
+    assert [table.used for held in (decoder._prompts, decoder._answers) for table in held.tables.values()] == [1, 1]
     want = torch.stack([plain(worlds.policy(), prompts[2], [12, token]) for token in (20, 21)])
     assert torch.allclose(decoder.logits, want, atol=1e-4)
 
@@ -80,7 +99,8 @@ def test_layers_with_a_window_keep_copies(capsys):
     """The branch's mask does not count the prompt into a window, so such a family keeps to its own attention."""
     prompt = _qwen_prompt(4, 4, [7, 8, 9])
     prefixes = Prefixes(_qwen(window=4))
-    assert not prefixes.shared(prefixes.get([prompt])[0])
+    prefixes.get([prompt])
+    assert not isinstance(prefixes.decoder(), Decoder)
     assert "keeps a copy" in capsys.readouterr().err
 
 

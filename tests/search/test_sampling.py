@@ -2,7 +2,7 @@
 
 import torch
 
-from csr_core.search.sampling import Stream, allowed_weights, draw
+from csr_core.search.sampling import Drawer, Stream
 
 
 def test_uniform_numbers_follow_from_every_part_of_the_place():
@@ -28,21 +28,46 @@ def test_uniform_numbers_are_uniform():
     assert (shares - 0.1).abs().max() < 0.02  # 4 standard deviations
 
 
+def drawn(
+    weights: list[list[float]], rows: list[int], uniforms: list[float], forbidden: tuple[int, ...] = ()
+) -> list[int]:
+    drawer = Drawer(torch.tensor(weights).log(), 1.0, forbidden)
+    return drawer.draw(torch.tensor(rows), torch.tensor(uniforms, dtype=torch.float64))[0].tolist()
+
+
 def test_draw_is_the_inverse_of_the_running_sum():
-    weights = torch.tensor([[0.5, 0.0, 0.3, 0.2], [0.0, 1.0, 0.0, 0.0]], dtype=torch.float64)
-    rows = torch.tensor([0, 0, 0, 0, 0, 1, 1])
-    uniforms = torch.tensor([0.0, 0.49, 0.5, 0.79, 0.81, 0.0, 1.0 - 2.0**-53], dtype=torch.float64)
-    assert draw(weights, rows, uniforms).tolist() == [0, 0, 2, 2, 3, 1, 1]
+    weights = [[0.5, 0.0, 0.3, 0.2], [0.0, 1.0, 0.0, 0.0]]
+    uniforms = [0.0, 0.49, 0.51, 0.79, 0.81, 0.0, 1.0 - 2.0**-53]
+    assert drawn(weights, [0, 0, 0, 0, 0, 1, 1], uniforms) == [0, 0, 2, 2, 3, 1, 1]
 
 
 def test_draw_never_takes_a_token_without_weight():
-    weights = torch.tensor([[0.1, 0.2, 0.0]], dtype=torch.float64)
-    assert draw(weights, torch.tensor([0]), torch.tensor([1.0], dtype=torch.float64)).tolist() == [1]
+    assert drawn([[0.1, 0.2, 0.0]], [0], [1.0]) == [1]
+    assert drawn([[0.1, 0.2, 0.7]], [0, 0], [0.5, 1.0], forbidden=(2,)) == [1, 1]
 
 
-def test_temperature_and_forbidden_tokens():
+def test_large_vocabularies_are_the_running_sum_too():
+    """Blocks of 128, the last one not full; some tokens forbidden for all rows, one for the second row alone."""
+    logits = torch.randn(2, 300, generator=torch.Generator().manual_seed(0))
+    drawer = Drawer(logits, 0.7, (5, 299))
+    drawer.forbid([1], [130])
+    uniforms = torch.linspace(0, 1, 500, dtype=torch.float64)
+    for row in (0, 1):
+        hidden = [5, 299, *([130] if row else [])]
+        weights = (logits[row].double() / 0.7).softmax(-1)
+        weights[hidden] = 0
+        want = torch.searchsorted(weights.cumsum(-1), uniforms * weights.sum(), right=True).clamp(max=298)
+        tokens, gains = drawer.draw(torch.full((500,), row), uniforms)
+        assert (tokens == want).float().mean() > 0.99  # numbers right at a border may go either way
+        assert not set(hidden) & set(tokens.tolist())
+        assert torch.allclose(gains, logits[row].double().log_softmax(-1)[tokens], atol=1e-6)
+
+
+def test_temperature_and_likelihood():
+    """At temperature 0.5 the odds of 1 : 2 become 1 : 4; the likelihood told is the one at temperature 1."""
     logits = torch.log(torch.tensor([[0.2, 0.4, 0.4]]))
-    forbidden = torch.tensor([[False, False, True]])
-    assert torch.allclose(allowed_weights(logits, 1.0, forbidden)[0].float(), torch.tensor([1 / 3, 2 / 3, 0.0]))
-    # At temperature 0.5 the odds of 1 : 2 become 1 : 4.
-    assert torch.allclose(allowed_weights(logits, 0.5, forbidden)[0].float(), torch.tensor([0.2, 0.8, 0.0]))
+    uniforms = torch.tensor([0.19, 0.21], dtype=torch.float64)
+    for temperature, want in ((0.5, [0, 1]), (1.0, [0, 0])):
+        tokens, gains = Drawer(logits, temperature, (2,)).draw(torch.tensor([0, 0]), uniforms)
+        assert tokens.tolist() == want
+        assert torch.allclose(gains.exp(), torch.tensor([0.2, 0.4])[tokens].double())

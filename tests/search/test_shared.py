@@ -5,61 +5,99 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from csr_core.search.shared import SharedPrefix, shared_prefix_attention
+from csr_core.search.shared import Common, View, shared_prefix_attention
+from csr_core.search.slots import Slots
 
 SIZE = 4
 
 
-def test_by_hand() -> None:
-    """One head of size 1, scaling 1, query 1. Scores are the keys: ln 1 and ln 2 in the prompt, ln 3 in the branch.
+MODULE = SimpleNamespace(layer_idx=0)
 
-    Weights 1, 2, 3 of 6 on the values 6, 12, 18: (6 + 24 + 54) / 6 = 14.
+
+def common(sequences: list[tuple[torch.Tensor, torch.Tensor]], slot_of_row: list[int], rooms: int = 1) -> Common:
+    """Keys and values [heads, tokens, size] that several rows read."""
+    slots = Slots([sequences[0]])
+    for one in sequences:
+        slots.put([[one]])
+    out = Common(slots, rooms)
+    out.assign(slot_of_row)
+    return out
+
+
+def own(rows: list[tuple[torch.Tensor, torch.Tensor]], new: int) -> Slots:
+    """What each row wrote before the new tokens."""
+    slots = Slots([rows[0]])
+    for one in rows:
+        slots.put([[one]])
+    return slots
+
+
+def attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, view: View, **options: float
+) -> torch.Tensor:
+    view.prepare(query.shape[2])
+    return shared_prefix_attention(MODULE, query, key, value, None, shared=view, **options)[0]
+
+
+def test_by_hand() -> None:
+    """One head of size 1, scaling 1, query 1. Scores are the keys: ln 1 and ln 2 in the prompt, ln 3 the row's own.
+
+    Weights 1, 2, 3 of 6 on the values 6, 12, 18: (6 + 24 + 54) / 6 = 14. A row that has the ln 2 alone in common with
+    others has weights 2, 3 of 5 on 12, 18: (24 + 54) / 5 = 15.6.
     """
     logs = torch.tensor([1.0, 2.0, 3.0]).log()
-    shared = SharedPrefix.of([[(logs[:2].view(1, 2, 1), torch.tensor([6.0, 12.0]).view(1, 2, 1))]], longest=2)
-    shared.assign(torch.tensor([0]))
-    own = (logs[2].view(1, 1, 1, 1), torch.tensor(18.0).view(1, 1, 1, 1))
-    out, _ = shared_prefix_attention(
-        SimpleNamespace(layer_idx=0), torch.ones(1, 1, 1, 1), *own, None, scaling=1.0, shared=shared
-    )
-    assert out.item() == pytest.approx(14.0)
+    prompt = (logs[:2].view(1, 2, 1), torch.tensor([6.0, 12.0]).view(1, 2, 1))
+    part = (logs[1:2].view(1, 1, 1), torch.tensor([12.0]).view(1, 1, 1))
+    nothing = (torch.zeros(1, 0, 1), torch.zeros(1, 0, 1))
+    view = View([common([prompt, part], [0, 1])], own([nothing, nothing], 1))
+    new = (logs[2].expand(2, 1, 1, 1), torch.tensor(18.0).expand(2, 1, 1, 1))
+    out = attention(torch.ones(2, 1, 1, 1), *new, view, scaling=1.0)
+    assert out.flatten().tolist() == pytest.approx([14.0, 15.6])
 
 
-@pytest.mark.parametrize("least_room", [1, 16])
+@pytest.mark.parametrize("rooms", [1, 16])
 @pytest.mark.parametrize("new", [1, 3], ids=["one token", "three tokens"])
-def test_rows_of_unlike_prompts_in_any_order(new: int, least_room: int) -> None:
-    """Two heads share a key head; prompts of 5 and 3 tokens; rows 1 and 2 are padded on the left."""
+def test_rows_of_unlike_prompts_and_answers_in_any_order(new: int, rooms: int) -> None:
+    """Two heads share a key head; prompts of 5 and 3 tokens; row 1 has no sentence before its own."""
     draw = torch.Generator().manual_seed(0)
-    lengths, prompt_of_row, own = (5, 3), torch.tensor([1, 0, 1, 1]), 4
-    prompts = [[tuple(torch.randn(2, length, SIZE, generator=draw) for _ in range(2))] for length in lengths]
-    query = torch.randn(4, 4, new, SIZE, generator=draw)
-    key, value = (torch.randn(4, 2, own, SIZE, generator=draw) for _ in range(2))
-    seen = torch.ones(new, own, dtype=torch.bool).tril(own - new).repeat(4, 1, 1, 1)
-    seen[1:3, :, :, 0] = False
-    shared = SharedPrefix.of(prompts, longest=8, least_room=least_room)
-    shared.assign(prompt_of_row)
-    out, _ = shared_prefix_attention(SimpleNamespace(layer_idx=0), query, key, value, seen, shared=shared)
-    for row, prompt in enumerate(prompt_of_row.tolist()):
-        keys, values = prompts[prompt][0]
-        every = torch.cat([torch.ones(new, lengths[prompt], dtype=torch.bool), seen[row, 0]], dim=1)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, SIZE, generator=draw)
+
+    prompts = [(random(2, length), random(2, length)) for length in (5, 3)]
+    answers = [(random(2, length), random(2, length)) for length in (2, 18)]
+    prompt_of_row, answer_of_row = [1, 0, 1, 1], [0, -1, 1, 1]
+    before = [(random(2, length), random(2, length)) for length in ((4, 0, 17, 1) if new == 1 else (0, 0, 0, 0))]
+    query, key, value = random(4, 4, new), random(4, 2, new), random(4, 2, new)
+    view = View([common(prompts, prompt_of_row, rooms), common(answers, answer_of_row, rooms)], own(before, new))
+    out = attention(query, key, value, view)
+    for row in range(4):
+        seen = [prompts[prompt_of_row[row]], *([answers[answer_of_row[row]]] if answer_of_row[row] >= 0 else [])]
+        seen += [before[row], (key[row], value[row])]
+        keys, values = (torch.cat([one[side] for one in seen], dim=1) for side in (0, 1))
+        every = torch.ones(new, keys.shape[1], dtype=torch.bool).tril(keys.shape[1] - new)
         want = torch.nn.functional.scaled_dot_product_attention(
-            query[row],
-            torch.cat([keys, key[row]], dim=1).repeat_interleave(2, dim=0),
-            torch.cat([values, value[row]], dim=1).repeat_interleave(2, dim=0),
-            every,
+            query[row], keys.repeat_interleave(2, dim=0), values.repeat_interleave(2, dim=0), every
         )
         assert torch.allclose(out[row].transpose(0, 1), want, atol=1e-6)
 
 
-def test_no_mask_means_causal() -> None:
-    query, key, value = (torch.randn(1, 1, 3, SIZE, generator=torch.Generator().manual_seed(n)) for n in range(3))
-    nothing = (torch.zeros(1, 1, SIZE), torch.zeros(1, 1, SIZE))  # one prompt token with score 0
-    shared = SharedPrefix.of([[nothing]], longest=1)
-    shared.assign(torch.tensor([0]))
-    out, _ = shared_prefix_attention(SimpleNamespace(layer_idx=0), query, key, value, None, shared=shared)
-    zero = torch.zeros(1, 1, 1, SIZE)
-    seen = torch.cat([torch.ones(3, 1, dtype=torch.bool), torch.ones(3, 3, dtype=torch.bool).tril()], dim=1)
-    want = torch.nn.functional.scaled_dot_product_attention(
-        query, torch.cat([zero, key], dim=2), torch.cat([zero, value], dim=2), seen
-    )
-    assert torch.allclose(out.transpose(1, 2), want, atol=1e-6)
+def test_slots_have_no_holes() -> None:
+    """Freed slots are filled with the last; tables grow with what they hold."""
+
+    def sequence(number: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.full((1, length, 1), float(number)), torch.full((1, length, 1), -float(number))
+
+    slots = Slots([sequence(0, 1)])
+    for number in range(40):
+        assert slots.put([[sequence(number, number)], [sequence(number, 1)]]) == number
+    assert slots.free(3) == 39
+    assert slots.free(38) == 38
+    assert slots.used == 38
+    assert slots.lengths[3] == 40
+    [(keys, values)] = slots.get(3)
+    assert keys.flatten().tolist() == [39.0] * 40
+    assert values.flatten().tolist() == [-39.0] * 40
+    slots.copy([5, 6], [7, 8])
+    assert slots.lengths[7:9] == [6, 7]
+    assert slots.get(8)[0][0].flatten().tolist() == [6.0] * 7

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from csr_core.config import GenerateSettings
+from csr_core.search.expand import Sentence
 from csr_core.search.tree import Grower, Node, Tree, path_sums, select
 from tests.search import worlds
 from tests.search.test_decoding import plain
@@ -163,10 +164,15 @@ def test_samples_follow_the_models_distribution():
     width = 400
     settings = SAMPLE.model_copy(update={"width": width, "max_sentences": 2, "keep_best": 1, "keep_worst": 0})
     grower = Grower(policy, settings)
-    root = grower._job(many, many.nodes[0])
-    written = tuple(grower.expander.expand([root])[0][0].ids)
-    many.nodes[0].written = written
-    found = grower.expander.expand([grower._job(many, many.nodes[0])])[0]
+
+    def sentences() -> list[Sentence]:
+        grower.expander.add([grower._job(many, many.nodes[0], None)])
+        while not (done := grower.expander.step()):
+            pass
+        return done[0][1]
+
+    many.nodes[0].written = tuple(sentences()[0].ids)
+    found = sentences()
     counts: dict[tuple[int, ...], int] = {}
     for sentence in found:
         counts[sentence.ids] = counts.get(sentence.ids, 0) + 1

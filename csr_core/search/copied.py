@@ -1,0 +1,128 @@
+"""The decoder of models whose attention cannot be chosen, or sees a window: every row has a copy of its whole past."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from csr_core.policy import Policy
+from csr_core.search import decoding
+from csr_core.search.slots import LEAST_ROWS, Layers, whole_blocks
+
+
+class CopyingDecoder:
+    """As `csr_core.search.decoding.Decoder`; one padded cache of transformers for all rows."""
+
+    logits: Float[Tensor, "rows vocab"]
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._from: list[decoding.State] = []
+        self._lengths: list[int] = []  # of each row, tokens so far
+        self._cache = decoding.new_cache()
+        self._mask = torch.zeros(0, 0, dtype=torch.long, device=policy.device)
+
+    def __len__(self) -> int:
+        return len(self._from)
+
+    @torch.inference_mode()
+    def admit(self, states: Sequence[decoding.State]) -> None:
+        if not states:
+            return
+        rows = [_joined([state.prefix.layers, *state.chunks]) for state in states]
+        new = torch.stack([state.logits for state in states])
+        self.logits = torch.cat([self.logits[: len(self)], new]) if len(self) else new
+        self._from += states
+        self._lengths += [state.prefix.length + state.written for state in states]
+        self._join(rows)
+
+    def _join(self, rows: Sequence[Layers]) -> None:
+        """Put the rows below those of the cache, all padded on the left to the longest."""
+        before = self._mask.shape[0]
+        longest = whole_blocks(max([row[0][0].shape[1] for row in rows] + [self._mask.shape[1]]))
+        cache = decoding.new_cache()
+        for index, parts in enumerate(zip(*rows, strict=True)):
+            sides = []
+            for side in (0, 1):
+                new = torch.stack([_pad_left(part[side], longest) for part in parts])
+                if before:
+                    old = self._cache.layers[index]
+                    new = torch.cat([_pad_left(old.keys if side == 0 else old.values, longest), new])
+                sides.append(new)
+            cache.update(sides[0], sides[1], index)
+        mask = self._mask.new_zeros(before + len(rows), longest)
+        mask[:before, longest - self._mask.shape[1] :] = self._mask
+        for row, layers in enumerate(rows):
+            mask[before + row, longest - layers[0][0].shape[1] :] = 1
+        self._cache, self._mask = cache, mask
+
+    @torch.inference_mode()
+    def advance(self, parents: Int[Tensor, " next"] | Sequence[int], tokens: Int[Tensor, " next"]) -> None:
+        self._select(torch.as_tensor(parents).tolist())
+        self._forward(tokens[:, None].cpu(), torch.ones(len(tokens), 1, dtype=torch.long))
+
+    @torch.inference_mode()
+    def write(self, answers: Sequence[Sequence[int]]) -> None:
+        longest = max(map(len, answers))
+        ids = torch.tensor([[self._policy.pad_id] * (longest - len(ids)) + list(ids) for ids in answers])
+        mask = torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids in answers])
+        self._forward(ids, mask)
+
+    @torch.inference_mode()
+    def state(self, row: int) -> decoding.State:
+        before = self._from[row]
+        seen, start = self._mask[row].bool(), before.prefix.length + before.written
+        own = [(one.keys[row][:, seen][:, start:], one.values[row][:, seen][:, start:]) for one in self._cache.layers]
+        written = self._lengths[row] - before.prefix.length
+        return decoding.State(before.prefix, (*before.chunks, own), self.logits[row].clone(), written)
+
+    def _select(self, parents: list[int]) -> None:
+        # The last row stands in for what is missing: see LEAST_ROWS.
+        rows = parents + [parents[-1]] * max(0, LEAST_ROWS - len(parents))
+        if rows != list(range(len(self._mask))):
+            places = torch.tensor(rows, device=self._policy.device)
+            self._cache.batch_select_indices(places)
+            self._mask = self._mask[places]
+        self._from = [self._from[parent] for parent in parents]
+        self._lengths = [self._lengths[parent] for parent in parents]
+
+    def _forward(self, ids: Int[Tensor, "rows new"], mask: Int[Tensor, "rows new"]) -> None:
+        """Append `ids`, padded on the left, and keep the logits after the last."""
+        more, device = len(self._mask) - len(ids), self._policy.device
+        ids, mask = (torch.cat([part, part[-1:].expand(more, -1)]) for part in (ids, mask))
+        offsets = [state.prefix.offset for state in self._from]
+        starts = [length + offset for length, offset in zip(self._lengths, offsets, strict=True)]
+        starts += [starts[-1]] * more
+        positions = torch.tensor(starts)[:, None] + (mask.cumsum(-1) - 1).clamp(min=0)
+        self._mask = torch.cat([self._mask, mask.to(device)], dim=-1)
+        if hasattr(decoding.inner_model(self._policy.model), "get_rope_index"):
+            positions = positions.expand(3, *positions.shape)
+        out = self._policy.model(
+            input_ids=ids.to(device),
+            attention_mask=self._mask,
+            position_ids=positions.to(device),
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=decoding.kept(len(ids)),
+        )
+        rows = len(self._from)
+        added = mask.sum(-1).tolist()
+        self._lengths = [length + count for length, count in zip(self._lengths, added, strict=False)]
+        self.logits = decoding.last_logits(out)[:rows]
+        if len(self._mask) > rows:
+            self._cache.batch_select_indices(torch.arange(rows, device=device))
+            self._mask = self._mask[:rows]
+
+
+def _joined(chunks: Sequence[Layers]) -> Layers:
+    return [
+        (torch.cat([part[0] for part in parts], dim=1), torch.cat([part[1] for part in parts], dim=1))
+        for parts in zip(*chunks, strict=True)
+    ]
+
+
+def _pad_left(rows: Float[Tensor, "*batch heads tokens size"], longest: int) -> Tensor:
+    return torch.nn.functional.pad(rows, (0, 0, longest - rows.shape[-2], 0))
