@@ -29,6 +29,11 @@ class TextFitter:
         row, roomy = (self.tokenizer([text], context_length=size * self.context)[0] for size in (1, 2))
         return torch.equal(self._used(row), self._used(roomy))
 
+    def ends(self, rows: Int[Tensor, "texts context"]) -> list[int]:
+        """For each row the number of its tokens up to the last that is not padding."""
+        places = torch.arange(1, rows.shape[1] + 1) * (rows.cpu() != self.padding)
+        return [max(1, end) for end in places.amax(-1).tolist()]
+
     def _used(self, row: Int[Tensor, " context"]) -> Int[Tensor, " tokens"]:
         """The row without the padding at its ends."""
         used = torch.nonzero(row != self.padding).flatten()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -21,6 +22,7 @@ from csr_core.reward.chunks import TextFitter, split_to_fit
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+LENGTH_STEP = 8  # tokens by which the lengths differ that texts are computed at
 _SIMPLE_VOCABULARY = 49408  # of open_clip's built-in tokenizer, which it takes where a configuration names none
 
 
@@ -60,6 +62,7 @@ class OpenClip:
 
     def __post_init__(self) -> None:
         self._fitter = TextFitter(self.tokenizer)
+        self._stops_early: bool | None = None  # found out on the first text
 
     def prepare(self, image: Image) -> Float[Tensor, "channels height width"]:
         pixels: Tensor = self.transform(image)
@@ -83,11 +86,48 @@ class OpenClip:
         return means, [size > 1 for size in sizes]
 
     def _embed(self, texts: list[str], rows_at_once: int = 256) -> Float[Tensor, "texts dim"]:
-        done = []
-        for start in range(0, len(texts), rows_at_once):
-            tokens = self.tokenizer(texts[start : start + rows_at_once]).to(self.device)
-            done.append(normalize(self.model.encode_text(tokens).float(), dim=-1).cpu())
-        return torch.cat(done)
+        """Texts of like length together, so that none is computed as if it filled the context."""
+        tokens = self.tokenizer(texts)
+        if self._stops_early is None:
+            self._stops_early = self._can_stop_early(tokens[:1])
+        ends = self._fitter.ends(tokens) if self._stops_early else [tokens.shape[1]] * len(texts)
+        # The length is the text's own, whatever else there is to embed, so that its numbers are too.
+        lengths = [min(tokens.shape[1], math.ceil(end / LENGTH_STEP) * LENGTH_STEP) for end in ends]
+        rows: dict[int, Tensor] = {}
+        for length in sorted(set(lengths)):
+            places = [place for place, own in enumerate(lengths) if own == length]
+            for start in range(0, len(places), rows_at_once):
+                batch = places[start : start + rows_at_once]
+                rows.update(zip(batch, self._encode(tokens[batch, :length]), strict=True))
+        return torch.stack([rows[place] for place in range(len(texts))])
+
+    def _encode(self, tokens: Int[Tensor, "texts tokens"]) -> Float[Tensor, "texts dim"]:
+        tokens, length = tokens.to(self.device), tokens.shape[1]
+        names = [name for name in ("positional_embedding", "attn_mask") if hasattr(self.model, name)]
+        if length == self._fitter.context or not names:  # towers in a module of their own cut these themselves
+            return normalize(self.model.encode_text(tokens).float(), dim=-1).cpu()
+        whole = {name: getattr(self.model, name) for name in names}
+        cut = {
+            name: value[:length, :length] if name == "attn_mask" else value[:length] for name, value in whole.items()
+        }
+        out = torch.func.functional_call(self.model, cut, kwargs={"text": tokens})
+        found: Tensor = out["text_features"] if isinstance(out, dict) else out[1]
+        return normalize(found.float(), dim=-1).cpu()
+
+    def _can_stop_early(self, tokens: Int[Tensor, "1 context"]) -> bool:
+        """Whether a text's embedding is the same without the padding behind its end, tried on one text.
+
+        So it is where tokens see what is before them alone and the last one stands for the text, as in OpenAI's CLIP;
+        SigLIP's towers read the padding too.
+        """
+        end = self._fitter.ends(tokens)[0]
+        if end == tokens.shape[1]:
+            tokens, end = self.tokenizer(["a"]), self._fitter.ends(self.tokenizer(["a"]))[0]
+        try:
+            short = self._encode(tokens[:, :end])
+        except (RuntimeError, ValueError, IndexError, KeyError, TypeError):
+            return False
+        return bool((short - self._encode(tokens)).abs().max() < 1e-5)
 
 
 def load_relevance(settings: RewardSettings) -> OpenClip:
