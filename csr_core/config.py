@@ -109,6 +109,7 @@ class FinetuneSettings(_Section):
     batch_size: int = Field(1, ge=1)
     accumulation: int = Field(1, ge=1)
     max_tokens: int | None = Field(None, ge=1)
+    group_by_length: bool = False
     gradient_checkpointing: bool = False
     carry: Literal["adapter", "merged"] = "adapter"
 

@@ -202,15 +202,22 @@ def pair_batch(
 
 @dataclass
 class PairCollator:
-    """Rows of `Pairs` to a batch; each picture is opened and prepared once, here, for both of its answers."""
+    """Rows of `Pairs` to a batch; each picture is opened and prepared once, here, for both of its answers.
+
+    `shared`: for a model with `csr_core.dpo.shared.SharedPrompts`.
+    """
 
     policy: Policy
     max_pixels: int
+    shared: bool = False
 
-    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        from csr_core.dpo.shared import shared_pair_batch
+
         samples = [
             self.policy.encode(open_image(Path(row["images"][0]), self.max_pixels), row["prompt"]) for row in rows
         ]
-        return pair_batch(
+        make = shared_pair_batch if self.shared else pair_batch
+        return make(
             samples, [row["chosen_ids"] for row in rows], [row["rejected_ids"] for row in rows], self.policy.pad_id
         )

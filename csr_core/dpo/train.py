@@ -18,6 +18,7 @@ import hashlib
 import json
 import math
 import shutil
+import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,12 +28,14 @@ import torch
 
 from csr_core.config import FinetuneSettings
 from csr_core.dpo.pairs import PairCollator, Pairs
+from csr_core.dpo.shared import SharedPrompts, shares_prompts
 from csr_core.dpo.targets import checked_targets
 from csr_core.errors import InputError, SettingsError
 from csr_core.policy import Policy
 from csr_core.policy.adapters import TRAINED, is_adapted
 from csr_core.progress import Progress
 from csr_core.records import read_json, write_json
+from csr_core.search.decoding import base_model
 
 if TYPE_CHECKING:
     from trl import DPOConfig
@@ -68,6 +71,7 @@ def train(policy: Policy, pairs: Pairs, settings: FinetuneSettings, seed: int, m
     from csr_core.dpo.watch import TrainingError, Watch
 
     _check_machine(policy)
+    collator = _collator(policy, pairs, max_pixels)
     steps = total_steps(len(pairs.rows), settings)
     fresh = not is_adapted(policy.model)
     _same_run(work, pairs, settings, seed)
@@ -76,20 +80,32 @@ def train(policy: Policy, pairs: Pairs, settings: FinetuneSettings, seed: int, m
         trainer = DPOTrainer(
             model=policy.model,
             args=trainer_settings(policy, settings, steps, seed, work),
-            train_dataset=Dataset.from_list(pairs.rows),
-            data_collator=PairCollator(policy, max_pixels),
+            train_dataset=Dataset.from_list(_with_lengths(pairs.rows)),
+            data_collator=collator,
             processing_class=policy.processor,
             peft_config=_lora(policy, settings) if fresh else None,
             callbacks=[Watch(bar, CHECKPOINT_SECONDS)],
         )
         trainer.remove_callback(PrinterCallback)
         _only_trained_dropout(trainer.model)
+        if collator.shared:
+            SharedPrompts(trainer.model)
         checkpoint = last_checkpoint(work)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     for name, value in trainer.model.named_parameters():
         if value.requires_grad and not bool(torch.isfinite(value).all()):
             raise TrainingError(f"{name} holds values that are no numbers after training: lower finetune.learning_rate")
     return Trained(trainer.model, _log_rows(trainer.state.log_history))
+
+
+def _collator(policy: Policy, pairs: Pairs, max_pixels: int) -> PairCollator:
+    """The form of batch the model goes along with: each prompt once for both answers, or twice."""
+    plain, shared = (PairCollator(policy, max_pixels, shared) for shared in (False, True))
+    if shares_prompts(policy, plain(pairs.rows[:1]), shared(pairs.rows[:1])):
+        return shared
+    kind = type(base_model(policy.model)).__name__
+    print(f"{kind} does not share prompts between answers: training reads each twice", file=sys.stderr, flush=True)
+    return plain
 
 
 def total_steps(pairs: int, settings: FinetuneSettings) -> int:
@@ -126,6 +142,7 @@ def trainer_settings(policy: Policy, settings: FinetuneSettings, steps: int, see
         dataloader_pin_memory=not on_cpu,
         seed=seed,
         data_seed=seed,
+        train_sampling_strategy="group_by_length" if settings.group_by_length else "random",
         logging_steps=1,
         logging_nan_inf_filter=False,  # it would hide a loss that is no number
         save_strategy="no",  # by the clock instead: Watch
@@ -134,6 +151,11 @@ def trainer_settings(policy: Policy, settings: FinetuneSettings, steps: int, see
         report_to=[],
         disable_tqdm=True,
     )
+
+
+def _with_lengths(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """With the trainer's column for batches of like length; pictures of one model are about equally long."""
+    return [{**row, "length": max(len(row["chosen_ids"]), len(row["rejected_ids"]))} for row in rows]
 
 
 def _lora(policy: Policy, settings: FinetuneSettings) -> Any:

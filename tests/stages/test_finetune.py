@@ -138,7 +138,8 @@ def test_killed_and_run_again_ends_with_the_same_adapter(
     original = PairCollator.__call__
     monkeypatch.setattr(PairCollator, "__call__", lambda self, rows: seen.append(len(rows)) or original(self, rows))
     stage(out, preferences, iteration=2, adapter=first)
-    assert 0 < len(seen) < STEPS, "it went on, it did not begin again"
+    trained = [count for count in seen if count > 1]  # single pairs are tried before training begins
+    assert 0 < len(trained) < STEPS, "it went on, it did not begin again"
     assert sorted(path.name for path in out.iterdir()) == sorted(path.name for path in whole.iterdir())
     for file in whole.iterdir():
         assert (out / file.name).read_bytes() == file.read_bytes(), file.name
