@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from pathlib import Path
@@ -80,6 +81,35 @@ def _processor(pixels: int) -> Any:
         image_processor=pictures, tokenizer=tokenizer, patch_size=16, vision_feature_select_strategy="default",
         chat_template=TEMPLATE, num_additional_image_tokens=1,
     )  # fmt: skip
+
+
+def png(pixels: int, seed: int = 1) -> bytes:
+    """A picture of noise."""
+    from PIL import Image
+
+    draw = torch.Generator().manual_seed(seed)
+    noise = torch.randint(0, 256, (pixels, pixels, 3), generator=draw, dtype=torch.uint8)
+    out = io.BytesIO()
+    Image.fromarray(noise.numpy()).save(out, format="PNG")
+    return out.getvalue()
+
+
+def pairs(policy: Policy, count: int, pixels: int, folder: Path) -> list[dict[str, Any]]:
+    """`count` rows for training: a picture, a question of 20 words, two answers of 80 to 160 random words."""
+    folder.mkdir(parents=True)
+    draw = torch.Generator().manual_seed(2)
+    rows = []
+    for number in range(count):
+        path = folder / f"{number}.png"
+        path.write_bytes(png(pixels, number))
+        words = [torch.randint(0, 1000, (20,), generator=draw).tolist()]
+        for _ in range(2):
+            length = int(torch.randint(80, 161, (1,), generator=draw))
+            words.append(torch.randint(7, 1000, (length,), generator=draw).tolist())
+        question = "".join(f" w{word}" for word in words[0])
+        row = {"prompt_id": f"p{number}", "images": [str(path)], "prompt": question}
+        rows.append({**row, "chosen_ids": [*words[1], 3], "rejected_ids": [*words[2], 3]})
+    return rows
 
 
 def prompts(policy: Policy, count: int, pixels: int) -> list[Any]:

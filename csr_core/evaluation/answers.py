@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Sequence
-from copy import deepcopy
+from collections import OrderedDict, deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ from torch import Tensor
 
 from csr_core.errors import InputError
 from csr_core.images import open_image
-from csr_core.policy import Policy, PromptInputs, collate
+from csr_core.policy import Policy, PromptInputs
 from csr_core.progress import Progress
+from csr_core.search.decoding import Prefixes
 
 _WINDOW = 8  # batches that are encoded together and sorted by length
 _CACHE_BYTES = 2**30  # of pixel features kept for the next questions on the same pictures
@@ -39,6 +39,7 @@ class Encoder:
 
     def __init__(self, policy: Policy, max_pixels: int, cache_bytes: int = _CACHE_BYTES) -> None:
         self.policy, self._max_pixels, self._room = policy, max_pixels, cache_bytes
+        self.prefixes = Prefixes(policy)
         self._features: OrderedDict[Path, tuple[tuple[int, int], dict[str, Tensor]]] = OrderedDict()
         self._sequences: dict[tuple[tuple[int, int], str], dict[str, Tensor]] = {}
 
@@ -71,7 +72,6 @@ def _bytes(features: dict[str, Tensor]) -> int:
 
 
 def greedy_answers(
-    policy: Policy,
     asks: Sequence[Ask],
     max_new_tokens: int,
     batch_size: int,
@@ -84,7 +84,6 @@ def greedy_answers(
     """
     texts: list[str | None] = [None] * len(asks)
     left_out: list[dict[str, str]] = []
-    config = _greedy(policy, max_new_tokens)
     with Progress(name, len(asks), "answers") as bar:
         for start in range(0, len(asks), _WINDOW * batch_size):
             window: list[tuple[int, PromptInputs]] = []
@@ -95,36 +94,47 @@ def greedy_answers(
                     left_out.append({"prompt_id": asks[index].key, "reason": str(error)})
                     bar.advance()
             window.sort(key=lambda entry: -entry[1].length)  # little padding, and the largest batch first
-            for at in range(0, len(window), batch_size):
-                batch = window[at : at + batch_size]
-                for (index, _), text in zip(
-                    batch, _generate(policy, [inputs for _, inputs in batch], config), strict=True
-                ):
-                    texts[index] = text
-                bar.advance(len(batch))
+            prompts = [prompt for _, prompt in window]
+            for place, ids in greedy_rows(encoder.prefixes, prompts, max_new_tokens, batch_size):
+                texts[window[place][0]] = encoder.policy.decode(ids).strip()
+                bar.advance()
     return texts, left_out
 
 
-def _greedy(policy: Policy, max_new_tokens: int) -> Any:
-    """The checkpoint's generation settings without its own taste in sampling."""
-    config = deepcopy(policy.model.generation_config)
-    config.update(
-        do_sample=False, num_beams=1, temperature=None, top_p=None, top_k=None, repetition_penalty=None,
-        max_length=None, max_new_tokens=max_new_tokens, pad_token_id=policy.pad_id, eos_token_id=sorted(policy.end_ids),
-        suppress_tokens=list(policy.suppressed_ids) or None,
-    )  # fmt: skip
-    return config
+def greedy_rows(
+    prefixes: Prefixes, prompts: Sequence[PromptInputs], max_new_tokens: int, batch_size: int
+) -> Iterator[tuple[int, list[int]]]:
+    """(place of the prompt, token ids of its greedy answer without the turn's end), as they are finished.
 
-
-@torch.inference_mode()
-def _generate(policy: Policy, samples: Sequence[PromptInputs], config: Any) -> list[str]:
-    inputs = collate(samples, [()] * len(samples), policy.pad_id, policy.device)
-    dtype = policy.model.dtype
-    inputs = {name: value.to(dtype) if value.is_floating_point() else value for name, value in inputs.items()}
-    rows = policy.model.generate(**inputs, generation_config=config)[:, inputs["input_ids"].shape[1] :].tolist()
-    return [policy.decode(_until_end(row, policy)).strip() for row in rows]
-
-
-def _until_end(ids: list[int], policy: Policy) -> list[int]:
-    end = next((position for position, token in enumerate(ids) if token in policy.end_ids), len(ids))
-    return ids[:end]
+    The search's decoder with a row for each prompt: rows that end leave the batch, and prompts that wait enter it.
+    """
+    policy, waiting = prefixes.policy, deque(enumerate(prompts))
+    live: list[tuple[int, list[int]]] = []
+    decoder: Any = None
+    while waiting or live:
+        room = batch_size - len(live)
+        if waiting and (4 * room >= batch_size or room >= len(waiting)):
+            new = [waiting.popleft() for _ in range(min(room, len(waiting)))]
+            states = prefixes.get([prompt for _, prompt in new])
+            prefixes.clear()
+            decoder = prefixes.decoder(batch_size, max_new_tokens, readers=1) if decoder is None else decoder
+            decoder.admit(states)
+            live += [(place, []) for place, _ in new]
+        logits = decoder.logits
+        never = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
+        never[list(policy.suppressed_ids)] = True
+        going_on, tokens = [], []
+        for row, token in enumerate(logits.masked_fill(never, float("-inf")).argmax(-1).tolist()):
+            place, ids = live[row]
+            if token not in policy.end_ids:
+                ids.append(token)
+            if token in policy.end_ids or len(ids) == max_new_tokens:
+                yield place, ids
+                continue
+            going_on.append(row)
+            tokens.append(token)
+        live = [live[row] for row in going_on]
+        if live:
+            decoder.advance(going_on, torch.tensor(tokens))
+        else:
+            decoder = None

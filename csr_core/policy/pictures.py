@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import inspect
+from collections import OrderedDict
+from collections.abc import Sequence
+from hashlib import blake2b
 from typing import Any
 
 import torch
@@ -38,3 +41,64 @@ def picture_features(inner: Any, features: dict[str, Any]) -> Any:
 def without_pixels(features: dict[str, Any]) -> dict[str, Any]:
     """What the language side still needs to know of the pictures (grid sizes, picture sizes, ...)."""
     return {name: value for name, value in features.items() if not name.startswith(PIXELS)}
+
+
+class Pictures:
+    """Features of pictures by content: those of the last ones are kept, for further prompts on the same pictures."""
+
+    KEPT = 128
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self._features: OrderedDict[bytes, Any] = OrderedDict()
+        self.looked_at = 0
+
+    def inputs(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Model inputs of a batch of samples' pictures (the processor's tensors of each), in place of their pixels.
+
+        One sample's pictures go through the vision tower together, in one pass.
+        """
+        keys = [_content(sample) for sample in samples]
+        for key, sample in zip(keys, samples, strict=True):
+            if key not in self._features:
+                self._features[key] = _slim(picture_features(self._inner, sample))
+                self.looked_at += 1
+            self._features.move_to_end(key)
+        found = _joined([self._features[key] for key in keys])
+        while len(self._features) > self.KEPT:
+            self._features.popitem(last=False)
+        names = without_pixels(samples[0])
+        rest = {name: torch.cat([sample[name] for sample in samples]) for name in names}
+        return {**rest, "mm_encoder_outputs": {"image": found}}
+
+
+def _content(sample: dict[str, Any]) -> bytes:
+    digest = blake2b(digest_size=16)
+    for name, value in sorted(sample.items()):
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        digest.update(value.contiguous().flatten().view(torch.uint8).cpu().numpy())
+    return digest.digest()
+
+
+_LAYERED = "deepstack_features"  # Qwen3-VL: a list with an entry for each layer that takes them in
+
+
+def _slim(out: Any) -> Any:
+    """Without what the language side does not read."""
+    return type(out)(**{name: out[name] for name in ("pooler_output", _LAYERED) if out.get(name) is not None})
+
+
+def _joined(outputs: Sequence[Any]) -> Any:
+    first = outputs[0]
+    if len(outputs) == 1:
+        return first
+    joined: dict[str, Any] = {}
+    for name in first:
+        parts = [out[name] for out in outputs]
+        if torch.is_tensor(parts[0]):
+            joined[name] = torch.cat(parts)
+        elif name == _LAYERED:
+            joined[name] = [torch.cat(layer) for layer in zip(*parts, strict=True)]
+        else:
+            joined[name] = [picture for part in parts for picture in part]
+    return type(first)(**joined)

@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from csr_core.policy import Policy, PromptInputs, collate
+from csr_core.policy.pictures import Pictures, takes_features
 from csr_core.search.shared import Common, View, use_shared_prefixes
 from csr_core.search.slots import BLOCK, LEAST_ROWS, Layers, Slots, whole_blocks
 
@@ -63,6 +64,8 @@ class Prefixes:
         self.encoded = 0  # prompts sent through the model so far
         self._kept: dict[int, tuple[PromptInputs, State]] = {}  # by identity, which holds while the prompt is kept
         self._shared = shared
+        inner = inner_model(policy.model)
+        self.pictures = Pictures(inner) if takes_features(inner) else None
 
     def clear(self, prompt: PromptInputs | None = None) -> None:
         """Forget `prompt`, or all."""
@@ -94,11 +97,13 @@ class Prefixes:
                 states[row] = decoder.state(place)
         return states
 
-    def decoder(self, rows: int = LEAST_ROWS, tokens: int = BLOCK) -> Decoder | CopyingDecoder:
-        """A decoder without rows, of the kind that the model goes along with; at first with room for so many."""
+    def decoder(
+        self, rows: int = LEAST_ROWS, tokens: int = BLOCK, readers: int = LEAST_ROWS
+    ) -> Decoder | CopyingDecoder:
+        """A decoder without rows, of the kind that the model goes along with; see `Decoder` for what is expected."""
         from csr_core.search.copied import CopyingDecoder
 
-        return CopyingDecoder(self.policy) if self._shared is False else Decoder(self.policy, rows, tokens)
+        return CopyingDecoder(self.policy) if self._shared is False else Decoder(self.policy, rows, tokens, readers)
 
     def _find_out(self, state: State) -> None:
         """Whether rows can share, tried on one prompt against rows with copies."""
@@ -131,7 +136,14 @@ class Prefixes:
 
     def _collate(self, prompts: Sequence[PromptInputs]) -> dict[str, Any]:
         """Model inputs of prompts without answers, padded on the left to a length of whole blocks."""
-        inputs: dict[str, Any] = collate(prompts, [[]] * len(prompts), self.policy.pad_id, self.policy.device)
+        apart = self.pictures is not None and bool(prompts[0].features)
+        texts = [PromptInputs(prompt.sequence, {}) for prompt in prompts] if apart else prompts
+        inputs: dict[str, Any] = collate(texts, [[]] * len(texts), self.policy.pad_id, self.policy.device)
+        if self.pictures is not None and apart:
+            device = self.policy.device
+            inputs |= self.pictures.inputs(
+                [{name: value.to(device) for name, value in prompt.features.items()} for prompt in prompts]
+            )
         length = inputs["input_ids"].shape[1]
         more = whole_blocks(length) - length
         for name in prompts[0].sequence:
@@ -146,9 +158,12 @@ class Decoder:
     `logits`: of the next token for each row, float32, where the model is (on the CPU for MPS, which has no float64).
     """
 
-    def __init__(self, policy: Policy, rows: int = LEAST_ROWS, tokens: int = BLOCK) -> None:
-        """`rows`, `tokens` a row writes: room for them is made once; more can be had, but tables that grow cost."""
-        self._policy, self._room = policy, (rows, tokens)
+    def __init__(self, policy: Policy, rows: int = LEAST_ROWS, tokens: int = BLOCK, readers: int = LEAST_ROWS) -> None:
+        """What is expected. `rows`, `tokens` a row writes: room for them is made once; more can be had, at a cost.
+
+        readers: rows of a prompt; results are the same for any number, to the last bit up to this one.
+        """
+        self._policy, self._room, self._readers = policy, (rows, tokens), readers
         self._from: list[State] = []  # of each place, what its row started from
         self._order: list[int] = []  # of each row, its place; places have no holes
         self._logits: Tensor | None = None  # by place
@@ -257,12 +272,12 @@ class Decoder:
     def _forward(self, ids: Int[Tensor, "rows new"], counts: Sequence[int]) -> None:
         """Append `ids` to the rows by place; of row i the first `counts[i]` count. Keeps the logits after the last."""
         rows, new, device = len(ids), ids.shape[1], self._policy.device
-        more = max(0, LEAST_ROWS - rows)  # see LEAST_ROWS; these rows read the first prompt and are forgotten
+        more = max(0, LEAST_ROWS - rows)  # see LEAST_ROWS; these rows read nothing and are forgotten
         self._own.resize(rows + more)
-        prompts = [state.prefix for state in self._from] + [self._from[0].prefix] * more
-        answers = [state.chunks or None for state in self._from] + [None] * more
-        common = self._prompts.read_by(prompts, LEAST_ROWS)
-        common += self._answers.read_by(answers, LEAST_ROWS // 2)  # siblings are few
+        nothing = [None] * more
+        common = self._prompts.read_by([*(state.prefix for state in self._from), *nothing], self._readers)
+        # Siblings are few.
+        common += self._answers.read_by([*(state.chunks or None for state in self._from), *nothing], LEAST_ROWS // 2)
         view = View(common, self._own)
         view.prepare(new)
         ids = torch.cat([ids, ids[-1:].expand(more, new)]).to(device)

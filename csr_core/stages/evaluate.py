@@ -137,7 +137,6 @@ def _answer(
     rows = split.captions if captions else split.questions
     chosen = [place for place, row in enumerate(rows) if row["path"] in pictures]
     texts, missing = greedy_answers(
-        encoder.policy,
         [Ask(_key(kind, rows[place]), rows[place]["path"], rows[place][_PROMPT[kind]]) for place in chosen],
         settings.evaluate.max_new_tokens if captions else YES_NO_TOKENS,
         settings.evaluate.batch_size,

@@ -226,6 +226,6 @@ def test_answers_are_greedy_and_in_order(model, split):
     # Forbidding what the model likes best must change the answer, and everything that follows from it.
     for forbidden in ((), (favourite,)):
         strict = replace(policy, suppressed_ids=(*policy.suppressed_ids, *forbidden))
-        texts, left_out = greedy_answers(strict, asks, 6, 4, encoder)
+        texts, left_out = greedy_answers(asks, 6, 4, Encoder(strict, 10**6))
         assert left_out == []
         assert texts == [policy.decode(most_likely(strict, one, 6)).strip() for one in inputs]
