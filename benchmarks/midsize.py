@@ -1,10 +1,11 @@
-"""Models of a middle size with random weights, made in place: arithmetic takes the time in them, not Python."""
+"""Models with random weights, made in place: large enough that arithmetic takes the time in them, not Python."""
 
 from __future__ import annotations
 
 import io
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,39 +16,70 @@ from csr_core.policy import Policy
 VOCABULARY = 32_000
 SPECIALS = {"<pad>": 0, "<unk>": 1, "<s>": 2, "</s>": 3, "<image>": 4}
 PERIOD, NEWLINE = 5, 6
-WORDS_A_SENTENCE, SENTENCES = 20, 6  # means; both are geometric
+WORDS_A_SENTENCE = 20  # in the mean, geometric
 TEMPLATE = (
     "<s>USER: {% for part in messages[0]['content'] %}{% if part['type'] == 'image' %}<image>\n{% else %}"
     "{{ part['text'] }}{% endif %}{% endfor %} ASSISTANT:"
 )
 
 
-def llava(pixels: int = 224, seed: int = 0) -> Policy:
-    """A LLaVA of width 512 and 8 layers with a ViT-B/16: 196 picture tokens at 224 pixels, 576 at 384; float32, CPU.
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a LLaVA; `sentences`: how many an answer has in the mean."""
 
-    Its answers are random words. The output's bias makes a full stop follow a word, and the end a full stop, about as
-    often as in captions of SENTENCES sentences of WORDS_A_SENTENCE words.
+    hidden: int = 512
+    inner: int = 1376
+    layers: int = 8
+    heads: int = 8
+    vision_hidden: int = 768
+    vision_inner: int = 3072
+    vision_layers: int = 12
+    vision_heads: int = 12
+    patch: int = 16
+    sentences: int = 6
+
+
+MID = Shape()  # with a ViT-B/16: 196 picture tokens at 224 pixels, 576 at 384
+# LLaVA-1.5-7B with its ViT-L/14: 576 picture tokens at 336 pixels.
+SEVEN_B = Shape(4096, 11008, 32, 32, 1024, 4096, 24, 16, 14, 8)
+
+
+def llava(
+    pixels: int = 224, seed: int = 0, shape: Shape = MID, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> Policy:
+    """A LLaVA whose answers are random words.
+
+    The output's bias makes a full stop follow a word, and the end a full stop, about as often as in captions of
+    `shape.sentences` sentences of WORDS_A_SENTENCE words.
     """
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
     text = LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=512, intermediate_size=1376, num_hidden_layers=8, num_attention_heads=8,
-        num_key_value_heads=8, max_position_embeddings=4096, pad_token_id=0, bos_token_id=2, eos_token_id=3,
+        vocab_size=VOCABULARY, hidden_size=shape.hidden, intermediate_size=shape.inner, num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads, num_key_value_heads=shape.heads, max_position_embeddings=4096, pad_token_id=0,
+        bos_token_id=2, eos_token_id=3,
     )  # fmt: skip
     vision = CLIPVisionConfig(
-        hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, image_size=pixels,
-        patch_size=16, projection_dim=512,
+        hidden_size=shape.vision_hidden, intermediate_size=shape.vision_inner, num_hidden_layers=shape.vision_layers,
+        num_attention_heads=shape.vision_heads, image_size=pixels, patch_size=shape.patch, projection_dim=512,
     )  # fmt: skip
     config = LlavaConfig(text_config=text, vision_config=vision, image_token_index=4, pad_token_id=0)
     torch.manual_seed(seed)
-    model = LlavaForConditionalGeneration(config).eval()
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device(device):
+            model = LlavaForConditionalGeneration(config).eval()
+            _end_sentences(model, shape.sentences)
+    finally:
+        torch.set_default_dtype(before)
     model.generation_config.eos_token_id, model.generation_config.pad_token_id = 3, 0
-    _end_sentences(model)
-    return Policy(model, _processor(pixels), torch.device("cpu"), 0, frozenset({3}), (0, 1, 2, 4, NEWLINE))
+    processor = _processor(pixels, shape.patch)
+    return Policy(model, processor, torch.device(device), 0, frozenset({3}), (0, 1, 2, 4, NEWLINE))
 
 
-def _end_sentences(model: Any) -> None:
-    """Bias the output: a full stop with probability 1 / WORDS_A_SENTENCE, the end with that over SENTENCES.
+def _end_sentences(model: Any, sentences: int) -> None:
+    """Bias the output: a full stop with probability 1 / WORDS_A_SENTENCE, the end with that over `sentences`.
 
     Logits of the random model are close to 0, so the other VOCABULARY tokens weigh about 1 each.
     """
@@ -59,11 +91,11 @@ def _end_sentences(model: Any) -> None:
         stop = VOCABULARY / WORDS_A_SENTENCE
         biased.bias[PERIOD] = math.log(stop)
         # The end is asked for after every word, but counts only where a sentence ended or it would end one there.
-        biased.bias[3] = math.log(VOCABULARY / (SENTENCES * WORDS_A_SENTENCE))
+        biased.bias[3] = math.log(VOCABULARY / (sentences * WORDS_A_SENTENCE))
     model.lm_head = biased
 
 
-def _processor(pixels: int) -> Any:
+def _processor(pixels: int, patch: int) -> Any:
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import CLIPImageProcessor, LlavaProcessor, PreTrainedTokenizerFast
 
@@ -78,7 +110,7 @@ def _processor(pixels: int) -> Any:
     )  # fmt: skip
     pictures = CLIPImageProcessor(size={"shortest_edge": pixels}, crop_size={"height": pixels, "width": pixels})
     return LlavaProcessor(
-        image_processor=pictures, tokenizer=tokenizer, patch_size=16, vision_feature_select_strategy="default",
+        image_processor=pictures, tokenizer=tokenizer, patch_size=patch, vision_feature_select_strategy="default",
         chat_template=TEMPLATE, num_additional_image_tokens=1,
     )  # fmt: skip
 

@@ -52,7 +52,7 @@ class GenerateSettings(_Section):
     max_sentence_tokens: int = Field(70, ge=1)
     max_characters: int | None = Field(None, ge=1)
     sentence_end: Literal["text", "token"] = "text"
-    batch_size: int = Field(64, ge=1)
+    batch_size: int | None = Field(None, ge=1)
     shard_size: int = Field(75, ge=1)
 
     @model_validator(mode="after")
@@ -131,7 +131,7 @@ class EvaluateSettings(_Section):
         }
     )
     max_new_tokens: int = Field(128, ge=1)
-    batch_size: int = Field(64, ge=1)
+    batch_size: int | None = Field(None, ge=1)
     shard_size: int = Field(500, ge=1)
     bootstrap: int = Field(2000, ge=100)
     best_by: str = "chair_i"

@@ -15,9 +15,10 @@ from csr_core.errors import InputError
 from csr_core.images import open_image
 from csr_core.policy import Policy, PromptInputs
 from csr_core.progress import Progress
+from csr_core.search.batches import fitting_batch
 from csr_core.search.decoding import Prefixes
 
-_WINDOW = 8  # batches that are encoded together and sorted by length
+_WINDOW = 512  # questions that are prepared together and sorted by length
 _CACHE_BYTES = 2**30  # of pixel features kept for the next questions on the same pictures
 
 
@@ -74,20 +75,21 @@ def _bytes(features: dict[str, Tensor]) -> int:
 def greedy_answers(
     asks: Sequence[Ask],
     max_new_tokens: int,
-    batch_size: int,
+    batch_size: int | None,
     encoder: Encoder,
     name: str = "answers",
 ) -> tuple[list[str | None], list[dict[str, str]]]:
     """The most likely answer, token by token, to each of `asks`, in their order.
 
-    A picture that cannot be read gives None, and an entry {prompt_id, reason} in the second list.
+    batch_size: None takes what the free memory holds. A picture that cannot be read gives None, and an entry
+    {prompt_id, reason} in the second list.
     """
     texts: list[str | None] = [None] * len(asks)
     left_out: list[dict[str, str]] = []
     with Progress(name, len(asks), "answers") as bar:
-        for start in range(0, len(asks), _WINDOW * batch_size):
+        for start in range(0, len(asks), _WINDOW):
             window: list[tuple[int, PromptInputs]] = []
-            for index in range(start, min(start + _WINDOW * batch_size, len(asks))):
+            for index in range(start, min(start + _WINDOW, len(asks))):
                 try:
                     window.append((index, encoder.encode(asks[index].image, asks[index].prompt)))
                 except InputError as error:
@@ -95,7 +97,9 @@ def greedy_answers(
                     bar.advance()
             window.sort(key=lambda entry: -entry[1].length)  # little padding, and the largest batch first
             prompts = [prompt for _, prompt in window]
-            for place, ids in greedy_rows(encoder.prefixes, prompts, max_new_tokens, batch_size):
+            if batch_size is None and prompts:
+                batch_size = fitting_batch(encoder.prefixes.get(prompts[:1])[0], 1, max_new_tokens)
+            for place, ids in greedy_rows(encoder.prefixes, prompts, max_new_tokens, batch_size or 1):
                 texts[window[place][0]] = encoder.policy.decode(ids).strip()
                 bar.advance()
     return texts, left_out

@@ -10,6 +10,7 @@ from typing import Any
 from csr_core.config import GenerateSettings
 from csr_core.policy import Policy, PromptInputs
 from csr_core.reward.ranks import tolerant_order
+from csr_core.search.batches import fitting_batch
 from csr_core.search.decoding import Prefixes, State, context_length
 from csr_core.search.expand import Expander, Job, Sentence
 from csr_core.search.sampling import Stream
@@ -145,12 +146,15 @@ class Grower:
 
         At most `batch_size` trees are under way, so that the prompts kept in memory take less than a batch's rows do.
         """
+        if not trees:
+            return
+        batch_size = self._batch_size(trees[0])
         waiting, under_way, done = deque(trees), dict[Job, _Level](), 0
         ready: list[_Level] = []
         while waiting or under_way:
             levels = {id(level) for level in under_way.values()}
-            room = self.settings.batch_size - len(levels) - len(ready)
-            if waiting and (4 * room >= self.settings.batch_size or room >= len(waiting)):
+            room = batch_size - len(levels) - len(ready)
+            if waiting and (4 * room >= batch_size or room >= len(waiting)):
                 for _ in range(min(room, len(waiting))):
                     tree = waiting.popleft()
                     self._begin(_Level(tree, [tree.nodes[0]]), under_way)
@@ -160,11 +164,20 @@ class Grower:
                 if len(level.found) == len(level.jobs):
                     ready.append(level)
             # Rewards are asked for many trees at once, unless the batch would run empty meanwhile.
-            if ready and (self.expander.hungry or 4 * len(ready) >= self.settings.batch_size):
+            if ready and (self.expander.hungry or 4 * len(ready) >= batch_size):
                 grown = self._next_levels(ready, under_way)
                 done, ready = done + grown, []
                 if on_tree is not None and grown:
                     on_tree(done, len({id(level) for level in under_way.values()}))
+
+    def _batch_size(self, tree: Tree) -> int:
+        """That of the settings, or what the free memory holds, found once."""
+        if self.expander.batch_size is None:
+            [state] = self.prefixes.get([tree.prompt])
+            tokens = self.settings.max_sentence_tokens + 1
+            written = tokens * (self.settings.max_sentences or 8) // 2
+            self.expander.batch_size = fitting_batch(state, self.settings.width, tokens, written)
+        return self.expander.batch_size
 
     def _begin(self, level: _Level, under_way: dict[Job, _Level]) -> None:
         level.jobs = [self._job(level.tree, node, level.states.get(node.id)) for node in level.nodes]

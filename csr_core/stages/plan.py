@@ -20,6 +20,8 @@ STAGES = ("prepare", "generate", "score", "pair", "finetune", "evaluate")
 # Raised when a stage's code changes its results: old outputs are then made again.
 VERSIONS = {"prepare": 1, "generate": 3, "score": 3, "pair": 2, "finetune": 2, "evaluate": 2}
 
+FOUND = 64  # stands for a batch size that was found from the free memory, once that was too large
+
 # Settings that change how fast a stage runs, never what comes out.
 WITHOUT_INFLUENCE = {
     "generate": {"batch_size", "shard_size"},
@@ -69,14 +71,17 @@ def plan(name: str, iteration: int, settings: Settings, layout: Layout, halved: 
 def smaller_batches(settings: Settings, halved: int) -> Settings:
     """Batches halved so many times; fine-tuning gathers as many more, so that its steps stay the same.
 
-    A fine-tuning batch that is odd is halved no further: its steps would be of another size.
+    A fine-tuning batch that is odd is halved no further: its steps would be of another size. What was to be found from
+    the free memory counts as 64: that finding was wrong then.
     """
     size, gathered = settings.finetune.batch_size, settings.finetune.accumulation
     for _ in range(halved):
         size, gathered = (size // 2, gathered * 2) if size % 2 == 0 else (size, gathered)
     changes: dict[str, dict[str, int]] = {"finetune": {"batch_size": size, "accumulation": gathered}}
     for section in ("generate", "reward", "evaluate"):
-        changes[section] = {"batch_size": max(1, getattr(settings, section).batch_size >> halved)}
+        changes[section] = (
+            {"batch_size": max(1, (getattr(settings, section).batch_size or FOUND) >> halved)} if halved else {}
+        )
     parts = {name: getattr(settings, name).model_copy(update=update) for name, update in changes.items()}
     return settings.model_copy(update=parts)
 
