@@ -1,6 +1,6 @@
 # Two commands for a fresh machine: `make demo` and `make test`. Only python 3.11+, make and git are needed.
 .DELETE_ON_ERROR:
-.PHONY: demo up down test check bench-orchestration clean install
+.PHONY: demo up down test check bench bench-orchestration clean install
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -26,6 +26,9 @@ check: .venv/installed       ## the fast checks: format, lint, types, import dir
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: .venv/installed       ## how fast the parts are beside the plain way, on a quiet machine (about 25 minutes)
+	$(BIN)/python -m benchmarks.speed --growth
 
 bench-orchestration: .venv/installed  ## the demo by the bare functions, csr run and dvc repro: what orchestration costs
 	$(BIN)/python -m benchmarks.orchestration

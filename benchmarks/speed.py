@@ -2,6 +2,7 @@
 
     make bench            # all rows
     python -m benchmarks.speed --rows generate-mid-196 score-mid
+    python -m benchmarks.speed --growth
 
 Prints one table and writes benchmarks/latest.json: `rows` of name, ratio, ours, theirs, unit, floor. Each side runs in
 a process of its own, so that its peak memory is its own; what the sides make must be equal. `floor` is what this
@@ -26,11 +27,11 @@ from typing import Any
 import torch
 from PIL import Image
 
-from benchmarks import midsize
+from benchmarks import growth, midsize
 from csr_core.records import write_json
 
 OUT = Path(__file__).parent / "latest.json"
-PROMPTS, PLAIN_PROMPTS, BATCH = 16, 2, 24  # ours grow together; the plain way takes its time for each
+PROMPTS, PLAIN_PROMPTS, BATCH = 16, 2, 16  # ours grow together; the plain way takes its time for each
 Side = dict[str, Any]
 
 
@@ -148,11 +149,44 @@ def finetune(plain: bool) -> Side:
     }
 
 
+def evaluate(plain: bool) -> Side:
+    """Greedy answers of 32 tokens to seven questions on each of four pictures: answers a second; against `generate`."""
+    from csr_core.evaluation.answers import greedy_rows
+    from csr_core.policy import PromptInputs, collate
+    from csr_core.search.decoding import Prefixes
+
+    tokens = 32
+    policy = midsize.llava(224)
+    pictures = midsize.prompts(policy, 4, 224)
+    asks = [
+        PromptInputs({name: value[: value.shape[0] - n] for name, value in one.sequence.items()}, one.features)
+        for one in pictures
+        for n in range(7)
+    ]
+    started = time.monotonic()
+    if plain:
+        inputs = collate(asks, [()] * len(asks), policy.pad_id, policy.device)
+        rows = policy.model.generate(
+            **inputs, do_sample=False, max_new_tokens=tokens, pad_token_id=policy.pad_id,
+            suppress_tokens=list(policy.suppressed_ids),
+        )  # fmt: skip
+        made = rows[:, inputs["input_ids"].shape[1] :].tolist()
+        made = [row[: row.index(3)] if 3 in row else row for row in made]
+    else:
+        made = [ids for _, ids in sorted(greedy_rows(Prefixes(policy), asks, tokens, len(asks)))]
+    return {
+        "rate": len(asks) / (time.monotonic() - started),
+        "made": made,
+        "note": f"{len(asks)} answers on 4 pictures, one batch",
+    }
+
+
 ROWS: dict[str, tuple[Callable[[bool], Side], str]] = {
     "generate-mid-196": (lambda plain: generate(224, plain), "prompts/s"),
     "generate-mid-576": (lambda plain: generate(384, plain), "prompts/s"),
     "score-mid": (score, "nodes/s"),
     "finetune-mid": (finetune, "pairs/s"),
+    "evaluate-mid": (evaluate, "answers/s"),
 }
 
 
@@ -173,14 +207,15 @@ def equal(ours: Any, theirs: Any, tolerance: float) -> bool:
     return bool(ours == theirs)
 
 
-def _measured(name: str, plain: bool) -> Side:
-    words = [sys.executable, "-m", "benchmarks.speed", "--side", name, "plain" if plain else "ours"]
+def _measured(name: str, which: str) -> Side:
+    """One side, in a process of its own: ours, plain, or growth."""
+    words = [sys.executable, "-m", "benchmarks.speed", "--side", name, which]
     done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
 def _row(name: str, rate: float) -> dict[str, Any]:
-    ours, theirs = _measured(name, plain=False), _measured(name, plain=True)
+    ours, theirs = _measured(name, "ours"), _measured(name, "plain")
     row = {
         "name": name,
         "ratio": round(ours["rate"] / theirs["rate"], 2),
@@ -198,27 +233,45 @@ def _row(name: str, rate: float) -> dict[str, Any]:
     return row
 
 
-def _table(rows: list[dict[str, Any]]) -> str:
-    heads = ["name", "ratio", "ours", "theirs", "unit", "floor", "equal", "peak_ours_mib", "peak_theirs_mib", "note"]
+def _table(rows: list[dict[str, Any]], heads: list[str]) -> str:
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
-    return "\n".join([*lines, *("| " + " | ".join(str(row[head]) for head in heads) + " |" for row in rows)])
+    return "\n".join([*lines, *("| " + " | ".join(str(row.get(head, "")) for head in heads) + " |" for row in rows)])
+
+
+HEADS = [
+    "name", "ratio", "ours", "theirs", "unit", "floor", "share_of_floor", "equal", "peak_ours_mib", "peak_theirs_mib",
+    "note",
+]  # fmt: skip
+GROWTH_HEADS = ["size", "prompts", "width", "sentences", "tokens", "seconds", "peak_mib"]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", nargs="*", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--growth", action="store_true", help="also how time and memory grow, and each stage's share")
     parser.add_argument("--side", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.side:
-        side = ROWS[args.side[0]][0](args.side[1] == "plain")
+        name, which = args.side
+        side = growth.grow(name) if which == "growth" else ROWS[name][0](which == "plain")
         side["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         print(json.dumps(side))
         return 0
     rate = matrix_rate()
-    rows = [_row(name, rate) for name in args.rows]
-    write_json(OUT, {"rows": rows, "matrix_gflops": round(rate / 1e9, 1), "cores": os.cpu_count()})
-    print(f"matrix rate {rate / 1e9:.0f} Gflop/s on {torch.get_num_threads()} threads\n\n{_table(rows)}")
-    return 0 if all(row["equal"] for row in rows) else 1
+    found: dict[str, Any] = {"matrix_gflops": round(rate / 1e9, 1), "cores": os.cpu_count(), "rows": []}
+    print(f"matrix rate {rate / 1e9:.0f} Gflop/s on {torch.get_num_threads()} threads", flush=True)
+    for name in args.rows:
+        found["rows"].append(_row(name, rate))
+        write_json(OUT, found)
+    print(f"\n{_table(found['rows'], HEADS)}", flush=True)
+    if args.growth:
+        found["growth"] = [_measured(name, "growth") for name in growth.SIZES]
+        found["shares"] = growth.shares()
+        write_json(OUT, found)
+        total = sum(found["shares"].values())
+        print(f"\n{_table(found['growth'], GROWTH_HEADS)}\n")
+        print("\n".join(f"{name}: {took} s, {took / total:.0%}" for name, took in found["shares"].items()))
+    return 0 if all(row["equal"] for row in found["rows"]) else 1
 
 
 if __name__ == "__main__":
