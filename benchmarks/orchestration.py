@@ -19,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,6 +35,7 @@ from csr_core.layout import Layout
 from csr_core.params import flatten, load_settings
 from csr_core.records import PREFERENCES, read_json, read_table, write_json
 from flows.processes import services
+from flows.services import answers
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
@@ -158,7 +158,7 @@ def prefect_server(folder: Path) -> Iterator[str]:
         command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
         try:
             local.start("prefect", command, api, environment(folder, api))
-            local.wait("prefect", lambda: _answers(f"{api}/health"), 180)
+            local.wait("prefect", lambda: answers(f"{api}/health"), 180)
             yield api
         finally:
             if "prefect" in local.running:
@@ -226,14 +226,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5):
-            return True
-    except OSError:
-        return False
 
 
 def _run(command: list[str] | tuple[str, ...], folder: Path, known: dict[str, str]) -> float:

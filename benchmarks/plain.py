@@ -28,10 +28,10 @@ class PlainDecoder:
 
     @torch.inference_mode()
     def advance(self, parents: Sequence[int], tokens: Tensor) -> None:
-        rows = torch.arange(len(parents)) if self._fresh else torch.as_tensor(parents)
+        rows = (torch.arange(len(parents)) if self._fresh else torch.as_tensor(parents)).to(self._policy.device)
         self._fresh = False
         self._cache.batch_select_indices(rows)
-        out = self._policy.model(input_ids=tokens[:, None], past_key_values=self._cache, use_cache=True)
+        out = self._policy.model(input_ids=tokens[:, None].to(rows.device), past_key_values=self._cache, use_cache=True)
         self.logits = out.logits[:, -1].float()
 
     def __len__(self) -> int:

@@ -21,13 +21,6 @@ from tasks.run import Run
 from tasks.store import Store, end_runs, log_metrics, open_store
 from tasks.watchdog import watched
 
-_active: Track | None = None
-
-
-def active() -> Track | None:
-    """The record of the `tracked` block that this process is in; None outside."""
-    return _active
-
 
 @contextmanager
 def tracked(run: Run, passes: Callable[[Figures], bool] = lambda figures: True) -> Iterator[Track]:
@@ -40,11 +33,9 @@ def tracked(run: Run, passes: Callable[[Figures], bool] = lambda figures: True) 
     Raises:
         SettingsError: the store cannot be reached or used.
     """
-    global _active
     settings = run.settings
     store = open_store(settings.tracking, run.folder)
     track = Track(run, store, _start(store, f"csr {settings.preset} seed {settings.seed}", run), passes)
-    before, _active = _active, track
     status = "FINISHED"
     with watched(store.uri, store.experiment_id, track.run_id):
         try:
@@ -53,7 +44,6 @@ def tracked(run: Run, passes: Callable[[Figures], bool] = lambda figures: True) 
             status = status_after(error)
             raise
         finally:
-            _active = before
             end_runs(store.client, store.experiment_id, track.run_id, status)
 
 

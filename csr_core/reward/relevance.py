@@ -103,13 +103,14 @@ class OpenClip:
 
     def _encode(self, tokens: Int[Tensor, "texts tokens"]) -> Float[Tensor, "texts dim"]:
         tokens, length = tokens.to(self.device), tokens.shape[1]
-        names = [name for name in ("positional_embedding", "attn_mask") if hasattr(self.model, name)]
-        if length == self._fitter.context or not names:  # towers in a module of their own cut these themselves
+        if length == self._fitter.context:
             return normalize(self.model.encode_text(tokens).float(), dim=-1).cpu()
-        whole = {name: getattr(self.model, name) for name in names}
-        cut = {
-            name: value[:length, :length] if name == "attn_mask" else value[:length] for name, value in whole.items()
-        }
+        # What the tower holds for its whole context, cut to these tokens for this one call.
+        module, prefix = (self.model.text, "text.") if hasattr(self.model, "text") else (self.model, "")
+        whole = {name: getattr(module, name, None) for name in ("positional_embedding", "attn_mask")}
+        cut = {f"{prefix}{name}": value[:length] for name, value in whole.items() if value is not None}
+        if (mask := whole["attn_mask"]) is not None:
+            cut[f"{prefix}attn_mask"] = mask[:length, :length]
         out = torch.func.functional_call(self.model, cut, kwargs={"text": tokens})
         found: Tensor = out["text_features"] if isinstance(out, dict) else out[1]
         return normalize(found.float(), dim=-1).cpu()

@@ -140,16 +140,19 @@ class Prefixes:
         texts = [PromptInputs(prompt.sequence, {}) for prompt in prompts] if apart else prompts
         inputs: dict[str, Any] = collate(texts, [[]] * len(texts), self.policy.pad_id, self.policy.device)
         if self.pictures is not None and apart:
-            device = self.policy.device
-            inputs |= self.pictures.inputs(
-                [{name: value.to(device) for name, value in prompt.features.items()} for prompt in prompts]
-            )
+            inputs |= self.pictures.inputs([self._on_device(prompt.features) for prompt in prompts])
         length = inputs["input_ids"].shape[1]
         more = whole_blocks(length) - length
         for name in prompts[0].sequence:
             fill = self.policy.pad_id if name == "input_ids" else 0
             inputs[name] = torch.nn.functional.pad(inputs[name], (more, 0), value=fill)
         return inputs
+
+    def _on_device(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+        device, dtype = self.policy.device, self.policy.model.dtype
+        return {
+            name: value.to(device, dtype if value.is_floating_point() else None) for name, value in features.items()
+        }
 
 
 class Decoder:

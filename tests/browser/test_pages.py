@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -127,6 +128,20 @@ def test_mlflow_draws_a_benchmark_by_iteration(page: Page, site: Site, shoot: Sh
     charts.fill("test/(chair_i|chair_s|recall|words|repeats|pope_accuracy)$")
     expect(page.locator(".js-plotly-plot")).to_have_count(6)
     shoot("mlflow")
+
+
+def test_mlflow_draws_the_training_of_two_iterations_in_one_chart(page: Page, site: Site, shoot: Shoot) -> None:
+    open_runs(page, site)
+    for k in (1, 2):
+        unfold(page, f"iteration {k}")
+        expect(row_of(page, f"finetune@{k}")).to_be_visible()
+    compare(page, "finetune@1", "finetune@2")
+    page.get_by_role("link", name="loss", exact=True).click()
+    logs = [(Layout(site.folder).model(k) / "training.jsonl").read_text("utf-8").splitlines() for k in (1, 2)]
+    steps = [sum("loss" in json.loads(row) for row in log) for log in logs]
+    assert min(steps) > 1
+    curves(page, *steps)
+    shoot("mlflow-training")
 
 
 def test_mlflow_shows_the_pictures_of_a_run(page: Page, site: Site) -> None:

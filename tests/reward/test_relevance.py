@@ -14,7 +14,7 @@ from csr_core.miniature.draw import draw
 from csr_core.miniature.weights import shipped
 from csr_core.miniature.world import absent_companions, object_sentence, sample_split
 from csr_core.reward.chunks import split_to_fit
-from csr_core.reward.relevance import load_relevance
+from csr_core.reward.relevance import OpenClip, load_relevance
 from csr_core.reward.scorer import SentenceScorer
 
 
@@ -221,3 +221,32 @@ def test_forgotten_picture_is_a_key_error(scorer) -> None:
 def test_grey_and_odd_shapes_embed(scorer) -> None:
     scorer.add_image("wide", Image.new("L", (300, 20), 128).convert("RGB"))
     assert len(scorer.relevances([("wide", "There is a dog.")])) == 1
+
+
+TOWER = {"context_length": 32, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
+VISION = {"image_size": 32, "layers": 1, "width": 32, "patch_size": 16, "head_width": 16}
+
+
+@pytest.mark.parametrize(
+    ("custom", "more", "stops"),
+    [
+        (False, {}, True),  # OpenAI's CLIP
+        (True, {}, True),  # the same tower as a module of its own
+        (True, {"no_causal_mask": True, "pool_type": "last"}, False),  # SigLIP's
+    ],
+)
+def test_texts_are_computed_at_their_own_length_where_towers_allow_it(clip, custom, more, stops) -> None:
+    from open_clip.model import CLIP, CustomTextCLIP
+    from open_clip.tokenizer import SimpleTokenizer
+
+    torch.manual_seed(0)
+    model = (CustomTextCLIP if custom else CLIP)(16, VISION, {**TOWER, **more}).eval()
+    own = OpenClip(model, clip.transform, SimpleTokenizer(context_length=32), torch.device("cpu"))
+    lengths = []
+    tower = model.text.transformer if custom else model.transformer
+    tower.register_forward_pre_hook(lambda _, args: lengths.append(args[0].shape[1]))
+    texts = ["a dog", "a dog and a cat on the red mat beside the door", "a dog, a cat", "a"]
+    rows, _ = own.embed_texts(texts)
+    expected = model.encode_text(own.tokenizer(texts), normalize=True)
+    assert torch.allclose(rows, expected, atol=1e-6)
+    assert (min(lengths[2:]) < 32) == stops  # the first two are the trial
