@@ -20,7 +20,7 @@ from csr_core.report import conclusion
 from csr_core.stages.models import policy_files
 from tasks import figures
 from tasks.registry import Checkpoint, best_iteration, model_name, register
-from tasks.store import log_metrics, without_password
+from tasks.store import log_inputs, log_metrics, without_password
 
 if TYPE_CHECKING:
     from tasks.tracking import Child, Track
@@ -59,7 +59,7 @@ def record_preferences(track: Track, child: Child, made: dict[str, Any], revisio
     summary = read_json(folder / "summary.json")
     track.datasets[k] = _dataset(track, k, summary, made["outputs"][str(folder)], revision)
     for run_id in (track.run_id, track.iteration_run(k)):
-        client.log_inputs(run_id, [track.datasets[k]])
+        log_inputs(client, run_id, [track.datasets[k]])
     numbers = {
         "pairs": summary["pairs"],
         "left_out": len(summary["left_out"]),
@@ -106,7 +106,7 @@ def record_training(track: Track, child: Child, made: dict[str, Any], revision: 
     final = read_json(folder / "summary.json")["final"]
     _by_iteration(track, k, {f"training/{name.removeprefix('rewards/')}": value for name, value in final.items()})
     if k in track.datasets:
-        client.log_inputs(child.run_id, [track.datasets[k]])
+        log_inputs(client, child.run_id, [track.datasets[k]])
     settings = track.settings
     kind = "lora" if settings.finetune.carry == "adapter" else "merged"
     checkpoint = Checkpoint(track.relative(folder), made["outputs"][str(folder)], kind, k, revision)

@@ -136,6 +136,21 @@ def without_password(uri: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
+def log_inputs(client: Any, run_id: str, inputs: list[Any]) -> None:
+    """Add datasets to a run. Of two runs that record the same one at once each may try to insert it first: the one that
+    comes too late finds it there when it tries again."""
+    from mlflow.exceptions import MlflowException
+
+    for attempt in range(3):
+        try:
+            client.log_inputs(run_id, inputs)
+            return
+        except MlflowException:
+            if attempt == 2:
+                raise
+            time.sleep(0.2 * (attempt + 1))
+
+
 def log_metrics(client: Any, run_id: str, rows: Iterable[tuple[str, float, int]], model_id: str | None = None) -> None:
     """Write `(name, value, step)` rows to a run, many a call; `model_id` also shows them with that logged model."""
     from mlflow.entities import Metric
