@@ -140,7 +140,11 @@ def test_mlflow_draws_the_training_of_two_iterations_in_one_chart(page: Page, si
     logs = [(Layout(site.folder).model(k) / "training.jsonl").read_text("utf-8").splitlines() for k in (1, 2)]
     steps = [sum("loss" in json.loads(row) for row in log) for log in logs]
     assert min(steps) > 1
-    curves(page, *steps)
+    try:
+        curves(page, *steps)
+    except AssertionError:  # on a busy machine the page was seen to draw one curve and never ask again
+        page.reload()
+        curves(page, *steps)
     shoot("mlflow-training")
 
 
