@@ -18,7 +18,7 @@ from torch import Tensor
 
 from csr_core.policy import Policy, PromptInputs, collate
 from csr_core.policy.pictures import picture_features, takes_features, vision_is_frozen, without_pixels
-from csr_core.search.decoding import base_model, inner_model
+from csr_core.search.passes import base_model, inner_model
 from csr_core.search.shared import NAME, has_windows
 
 PROMPT = "shared_prompt"  # the batch's entry, which the hooks take out again

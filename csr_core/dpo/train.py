@@ -35,7 +35,7 @@ from csr_core.policy import Policy
 from csr_core.policy.adapters import TRAINED, is_adapted
 from csr_core.progress import Progress
 from csr_core.records import read_json, write_json
-from csr_core.search.decoding import base_model
+from csr_core.search.passes import base_model
 
 if TYPE_CHECKING:
     from trl import DPOConfig

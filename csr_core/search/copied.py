@@ -10,6 +10,7 @@ from torch import Tensor
 
 from csr_core.policy import Policy
 from csr_core.search import decoding
+from csr_core.search.passes import inner_model, kept, last_logits, new_cache
 from csr_core.search.slots import LEAST_ROWS, Layers, whole_blocks
 
 
@@ -22,7 +23,7 @@ class CopyingDecoder:
         self._policy = policy
         self._from: list[decoding.State] = []
         self._lengths: list[int] = []  # of each row, tokens so far
-        self._cache = decoding.new_cache()
+        self._cache = new_cache()
         self._mask = torch.zeros(0, 0, dtype=torch.long, device=policy.device)
 
     def __len__(self) -> int:
@@ -43,7 +44,7 @@ class CopyingDecoder:
         """Put the rows below those of the cache, all padded on the left to the longest."""
         before = self._mask.shape[0]
         longest = whole_blocks(max([row[0][0].shape[1] for row in rows] + [self._mask.shape[1]]))
-        cache = decoding.new_cache()
+        cache = new_cache()
         for index, parts in enumerate(zip(*rows, strict=True)):
             sides = []
             for side in (0, 1):
@@ -98,7 +99,7 @@ class CopyingDecoder:
         starts += [starts[-1]] * more
         positions = torch.tensor(starts)[:, None] + (mask.cumsum(-1) - 1).clamp(min=0)
         self._mask = torch.cat([self._mask, mask.to(device)], dim=-1)
-        if hasattr(decoding.inner_model(self._policy.model), "get_rope_index"):
+        if hasattr(inner_model(self._policy.model), "get_rope_index"):
             positions = positions.expand(3, *positions.shape)
         out = self._policy.model(
             input_ids=ids.to(device),
@@ -106,12 +107,12 @@ class CopyingDecoder:
             position_ids=positions.to(device),
             past_key_values=self._cache,
             use_cache=True,
-            logits_to_keep=decoding.kept(len(ids)),
+            logits_to_keep=kept(len(ids)),
         )
         rows = len(self._from)
         added = mask.sum(-1).tolist()
         self._lengths = [length + count for length, count in zip(self._lengths, added, strict=False)]
-        self.logits = decoding.last_logits(out)[:rows]
+        self.logits = last_logits(out)[:rows]
         if len(self._mask) > rows:
             self._cache.batch_select_indices(torch.arange(rows, device=device))
             self._mask = self._mask[:rows]

@@ -9,7 +9,6 @@ gets a decoder with the same interface whose rows have copies (`csr_core.search.
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +20,9 @@ from torch import Tensor
 
 from csr_core.policy import Policy, PromptInputs, collate
 from csr_core.policy.pictures import Pictures, takes_features
-from csr_core.search.shared import Common, View, use_shared_prefixes
+from csr_core.search.held import Held
+from csr_core.search.passes import base_model, inner_model, kept, last_logits, new_cache
+from csr_core.search.shared import View, use_shared_prefixes
 from csr_core.search.slots import BLOCK, LEAST_ROWS, Layers, Slots, whole_blocks
 
 if TYPE_CHECKING:
@@ -171,8 +172,8 @@ class Decoder:
         self._order: list[int] = []  # of each row, its place; places have no holes
         self._logits: Tensor | None = None  # by place
         self._own: Slots
-        self._prompts: _Held
-        self._answers: _Held
+        self._prompts: Held
+        self._answers: Held
 
     def __len__(self) -> int:
         return len(self._order)
@@ -191,7 +192,7 @@ class Decoder:
             return
         if self._logits is None:
             like = states[0].prefix.layers
-            self._own, self._prompts, self._answers = Slots(like), _Held(like), _Held(like)
+            self._own, self._prompts, self._answers = Slots(like), Held(like), Held(like)
             self._own.reserve(*self._room)
         new = torch.stack([state.logits for state in states])
         before = None if self._logits is None else self._logits[: len(self._from)]
@@ -303,56 +304,6 @@ class Decoder:
         self._logits = last_logits(out)[:rows]
 
 
-class _Held:
-    """What rows have in common, each part held as long as some row reads it.
-
-    Parts of like length are in one table, its lengths up to the next power of two: what is padded is computed too.
-    """
-
-    def __init__(self, like: Layers) -> None:
-        self._like = like
-        self.tables: dict[int, Slots] = {}
-        self._at: dict[int, tuple[int, int]] = {}  # of each part, its table and slot
-        self._named: dict[int, list[int]] = {}  # of each slot of a table, whose it is
-        self._readers: dict[int, int] = {}
-        self._kept: dict[int, Any] = {}  # so that an identity is not given to another meanwhile
-
-    def hold(self, owner: Any, chunks: Sequence[Layers]) -> None:
-        name = id(owner)
-        if name not in self._at:
-            length = sum(chunk[0][0].shape[1] for chunk in chunks)
-            table = max(BLOCK, 1 << (length - 1).bit_length())
-            if table not in self.tables:
-                self.tables[table], self._named[table] = Slots(self._like), []
-            self._at[name] = (table, self.tables[table].put(chunks))
-            self._named[table].append(name)
-            self._readers[name], self._kept[name] = 0, owner
-        self._readers[name] += 1
-
-    def release(self, owner: Any) -> None:
-        name = id(owner)
-        self._readers[name] -= 1
-        if self._readers[name] == 0:
-            table, slot = self._at.pop(name)
-            last = self.tables[table].free(slot)
-            moved = self._named[table].pop()
-            if last != slot:
-                self._named[table][slot], self._at[moved] = moved, (table, slot)
-            if not self._named[table]:
-                del self.tables[table], self._named[table]
-            del self._readers[name], self._kept[name]
-
-    def read_by(self, owners: Sequence[Any], rooms: int) -> list[Common]:
-        """For each table which slot each row reads; `owners` has None for rows that read nothing."""
-        at = [(0, -1) if owner is None else self._at[id(owner)] for owner in owners]
-        found = []
-        for table, slots in self.tables.items():
-            common = Common(slots, rooms)
-            common.assign([slot if of == table else -1 for of, slot in at])
-            found.append(common)
-        return found
-
-
 def _agrees(policy: Policy, state: State) -> bool:
     """Whether decode steps over a shared prompt and a shared sentence give what copies of them give."""
     from csr_core.search.copied import CopyingDecoder
@@ -372,38 +323,3 @@ def _agrees(policy: Policy, state: State) -> bool:
         found.append(second.logits.float())
     close = 1e-3 if policy.model.dtype == torch.float32 else 5e-2
     return bool((found[0] - found[1]).abs().max() <= close * found[0].abs().max().clamp(min=1.0))
-
-
-def context_length(policy: Policy) -> int | None:
-    """The most tokens the language model can read, where its configuration tells."""
-    found = getattr(policy.model.config.get_text_config(), "max_position_embeddings", None)
-    return int(found) if found else None
-
-
-def new_cache() -> Any:
-    from transformers import DynamicCache
-
-    # Without the model's configuration every layer keeps all tokens, also those whose attention has a window: what lies
-    # outside of it is masked, and rows of unlike padding can be cut out and joined.
-    return DynamicCache()
-
-
-def kept(rows: int) -> int:
-    """For how many last tokens of each row to compute logits: only the last is used, but see LEAST_ROWS."""
-    return math.ceil(LEAST_ROWS / rows)
-
-
-def last_logits(out: Any) -> Float[Tensor, "rows vocab"]:
-    logits: Tensor = out.logits[:, -1].float()
-    return logits.cpu() if logits.device.type == "mps" else logits
-
-
-def base_model(model: Any) -> Any:
-    """The model without PEFT's wrapping."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def inner_model(model: Any) -> Any:
-    """The model without its head, and without PEFT's wrapping."""
-    base = base_model(model)
-    return getattr(base, "model", base)

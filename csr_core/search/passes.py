@@ -1,0 +1,47 @@
+"""What forward passes of any family need: the model inside its wrappers, caches, the last logits."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from csr_core.policy import Policy
+from csr_core.search.slots import LEAST_ROWS
+
+
+def context_length(policy: Policy) -> int | None:
+    """The most tokens the language model can read, where its configuration tells."""
+    found = getattr(policy.model.config.get_text_config(), "max_position_embeddings", None)
+    return int(found) if found else None
+
+
+def new_cache() -> Any:
+    from transformers import DynamicCache
+
+    # Without the model's configuration every layer keeps all tokens, also those whose attention has a window: what lies
+    # outside of it is masked, and rows of unlike padding can be cut out and joined.
+    return DynamicCache()
+
+
+def kept(rows: int) -> int:
+    """For how many last tokens of each row to compute logits: only the last is used, but see LEAST_ROWS."""
+    return math.ceil(LEAST_ROWS / rows)
+
+
+def last_logits(out: Any) -> Float[Tensor, "rows vocab"]:
+    logits: Tensor = out.logits[:, -1].float()
+    return logits.cpu() if logits.device.type == "mps" else logits
+
+
+def base_model(model: Any) -> Any:
+    """The model without PEFT's wrapping."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def inner_model(model: Any) -> Any:
+    """The model without its head, and without PEFT's wrapping."""
+    base = base_model(model)
+    return getattr(base, "model", base)
