@@ -112,7 +112,7 @@ def greedy_rows(
 
     The search's decoder with a row for each prompt: rows that end leave the batch, and prompts that wait enter it.
     """
-    policy, waiting = prefixes.policy, deque(enumerate(prompts))
+    policy, waiting, batch_size = prefixes.policy, deque(enumerate(prompts)), min(batch_size, len(prompts))
     live: list[tuple[int, list[int]]] = []
     decoder: Any = None
     while waiting or live:

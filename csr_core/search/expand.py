@@ -78,7 +78,7 @@ class Expander:
 
     def __init__(self, policy: Policy, settings: GenerateSettings, rule: SentenceRule, prefixes: Prefixes) -> None:
         self.policy, self.settings, self.rule, self.prefixes = policy, settings, rule, prefixes
-        self.batch_size = settings.batch_size  # to be set before the first step where the settings leave it open
+        self.batch_size = settings.batch_size or 1  # nodes grown together; `Grower` sets it
         self._queue: deque[Job] = deque()
         self._live: list[_Draft] = []
         self._drafts: dict[Job, list[_Draft]] = {}  # of the jobs under way
@@ -96,10 +96,6 @@ class Expander:
         return torch.device("cpu") if device.type == "mps" else device
 
     @property
-    def idle(self) -> bool:
-        return not self._queue and not self._drafts
-
-    @property
     def hungry(self) -> bool:
         """Less than half of the batch is taken, and no job waits."""
         return not self._queue and 2 * len(self._live) < self._most
@@ -107,7 +103,7 @@ class Expander:
     @property
     def _most(self) -> int:
         """Sentences under way at most."""
-        return (self.batch_size or 1) * self.settings.width
+        return self.batch_size * self.settings.width
 
     def add(self, jobs: Iterable[Job]) -> None:
         self._queue.extend(jobs)
@@ -120,8 +116,7 @@ class Expander:
         if self.settings.method == "sample":
             return self._sample_step()
         jobs = sorted(self._queue, key=lambda job: -job.length)  # the padding of a batch is wasted work
-        size = self.batch_size or 1
-        batch, self._queue = jobs[:size], deque(jobs[size:])
+        batch, self._queue = jobs[: self.batch_size], deque(jobs[self.batch_size :])
         return [(job, self._siblings(found)) for job, found in zip(batch, self.hypotheses(batch), strict=True)]
 
     def forbidden(self, vocab: int, beginning: bool) -> Bool[Tensor, " vocab"]:
@@ -172,7 +167,7 @@ class Expander:
     def _enter(self) -> None:
         """Let waiting jobs in as long as their sentences have room, and at once, so that joining is done seldom."""
         room = (self._most - len(self._live)) // self.settings.width
-        if not self._queue or (8 * room < (self.batch_size or 1) and room < len(self._queue)):
+        if not self._queue or (8 * room < self.batch_size and room < len(self._queue)):
             return
         new = [self._queue.popleft() for _ in range(min(room, len(self._queue)))]
         first = len(self._decoder) if self._decoder is not None else 0

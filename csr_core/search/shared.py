@@ -65,10 +65,13 @@ class View:
     common: list[Common]
     own: Slots
     own_mask: Tensor | None = None
+    at: tuple[Tensor, Tensor] = field(init=False)  # slot and place of each row's next token
 
     def prepare(self, new: int) -> None:
         """Make room for `new` more tokens of each row, and the mask of the own part."""
         self.own.reserve(self.own.used, max(self.own.lengths) + new)
+        device = self.own.device
+        self.at = (torch.arange(self.own.used, device=device), torch.tensor(self.own.lengths, device=device))
         if new == 1:
             self.own_mask = self.own.mask(ahead=1)
             return
@@ -107,7 +110,7 @@ def shared_prefix_attention(
     factor = size**-0.5 if scaling is None else scaling
     # Heads that share keys and values stand side by side: [rows, kv_heads, heads a group * new, size].
     grouped = query.reshape(rows, kv_heads, heads // kv_heads * new, size)
-    shared.own.append(layer, key, value)
+    shared.own.append(layer, key, value, shared.at)
     keys, values = shared.own.layer(layer, ahead=new)
     mask = shared.own_mask
     if mask is not None and new > 1:

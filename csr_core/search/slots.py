@@ -31,7 +31,6 @@ class Slots:
         self._tables: list[tuple[Tensor, Tensor]] = []
         self._slots = self._tokens = 0
         self.lengths: list[int] = []
-        self._at: Tensor | None = None  # where the next token of each slot goes, on the device
 
     @property
     def used(self) -> int:
@@ -110,16 +109,19 @@ class Slots:
         self.lengths = self.lengths[:used] + [0] * (used - self.used)
         self.reserve(used, 0)
 
-    def append(self, layer: int, keys: Float[Tensor, "used kv new size"], values: Tensor) -> None:
-        """Write the next tokens of all used slots in one layer; `added` counts them when all layers have theirs."""
+    def append(
+        self, layer: int, keys: Float[Tensor, "used kv new size"], values: Tensor, at: tuple[Tensor, Tensor]
+    ) -> None:
+        """Write the next tokens of all used slots in one layer; `added` counts them when all layers have theirs.
+
+        `at`: each slot, and where in it a single token goes; several begin at token 0.
+        """
         new = keys.shape[2]
         for table, rows in zip(self._tables[layer], (keys, values), strict=True):
-            if new > 1:  # all begin at token 0
+            if new > 1:
                 table[: self.used, :, :new] = rows
             else:
-                if layer == 0 or self._at is None:
-                    self._at = torch.tensor(self.lengths, device=self.device)
-                table[torch.arange(self.used, device=self.device), :, self._at] = rows[:, :, 0]
+                table[at[0], :, at[1]] = rows[:, :, 0]
 
     def added(self, counts: Sequence[int]) -> None:
         """So many tokens more are held by each slot."""

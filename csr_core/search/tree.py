@@ -141,6 +141,7 @@ class Grower:
         self.prefixes = Prefixes(policy)
         self.expander = Expander(policy, settings, rule, self.prefixes)
         self.context = context_length(policy)
+        self._found = settings.batch_size
 
     def grow(self, trees: Sequence[Tree], on_tree: Callable[[int, int], None] | None = None) -> None:
         """Grow `trees` to their ends; `on_tree(grown, under way)` is called when trees are finished.
@@ -149,7 +150,9 @@ class Grower:
         """
         if not trees:
             return
-        batch_size = self._batch_size(trees[0])
+        # No table is made for more than so many trees can fill: see `select`.
+        kept = max(self.settings.keep_best + self.settings.keep_worst, self.settings.width)
+        batch_size = self.expander.batch_size = min(self._batch_size(trees[0]), len(trees) * kept)
         waiting, under_way, done = deque(trees), dict[Job, _Level](), 0
         ready: list[_Level] = []
         while waiting or under_way:
@@ -173,12 +176,12 @@ class Grower:
 
     def _batch_size(self, tree: Tree) -> int:
         """That of the settings, or what the free memory holds, found once."""
-        if self.expander.batch_size is None:
+        if self._found is None:
             [state] = self.prefixes.get([tree.prompt])
             tokens = self.settings.max_sentence_tokens + 1
             written = tokens * (self.settings.max_sentences or 8) // 2
-            self.expander.batch_size = fitting_batch(state, self.settings.width, tokens, written)
-        return self.expander.batch_size
+            self._found = fitting_batch(state, self.settings.width, tokens, written)
+        return self._found
 
     def _begin(self, level: _Level, under_way: dict[Job, _Level]) -> None:
         level.jobs = [self._job(level.tree, node, level.states.get(node.id)) for node in level.nodes]
