@@ -64,11 +64,11 @@ def visible(
 class SharedPrompts:
     """The hooks, on a VLM without its head; batches without PROMPT pass as they are."""
 
-    def __init__(self, model: Any) -> None:
-        """`model`: as the trainer has it; its trainable parameters are those of the training."""
+    def __init__(self, model: Any, frozen: bool | None = None) -> None:
+        """`model`: as the trainer has it; None finds out from its trainable parameters whether its vision is frozen."""
         base = base_model(model)
         self._inner = inner_model(model)
-        self._features = takes_features(self._inner) and vision_is_frozen(base)
+        self._features = takes_features(self._inner) and (vision_is_frozen(base) if frozen is None else frozen)
         self._bool_mask = base.config.get_text_config()._attn_implementation in ("sdpa", NAME)
         self._lengths: tuple[int, int] | None = None
         self._pictures: tuple[Any, Any] = (None, None)  # a batch's pixels, and their features
@@ -145,7 +145,7 @@ def shares_prompts(policy: Policy, plain: dict[str, Tensor], shared: dict[str, A
     config = policy.model.config.get_text_config()
     if has_windows(config) or config._attn_implementation not in ("sdpa", "eager", NAME):
         return False
-    hooks = SharedPrompts(policy.model)
+    hooks = SharedPrompts(policy.model, frozen=True)  # so that features are tried too
     training = policy.model.training
     policy.model.eval()
     try:

@@ -48,20 +48,20 @@ class Pictures:
 
     KEPT = 128
 
-    def __init__(self, inner: Any) -> None:
-        self._inner = inner
+    def __init__(self, inner: Any, device: torch.device, dtype: torch.dtype) -> None:
+        self._inner, self._device, self._dtype = inner, device, dtype
         self._features: OrderedDict[bytes, Any] = OrderedDict()
         self.looked_at = 0
 
     def inputs(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Model inputs of a batch of samples' pictures (the processor's tensors of each), in place of their pixels.
+        """Model inputs of a batch of samples' pictures (the processor's tensors, on the CPU), in place of their pixels.
 
         One sample's pictures go through the vision tower together, in one pass.
         """
         keys = [_content(sample) for sample in samples]
         for key, sample in zip(keys, samples, strict=True):
             if key not in self._features:
-                self._features[key] = _slim(picture_features(self._inner, sample))
+                self._features[key] = _slim(picture_features(self._inner, self._moved(sample)))
                 self.looked_at += 1
             self._features.move_to_end(key)
         found = _joined([self._features[key] for key in keys])
@@ -69,14 +69,20 @@ class Pictures:
             self._features.popitem(last=False)
         names = without_pixels(samples[0])
         rest = {name: torch.cat([sample[name] for sample in samples]) for name in names}
-        return {**rest, "mm_encoder_outputs": {"image": found}}
+        return {**self._moved(rest), "mm_encoder_outputs": {"image": found}}
+
+    def _moved(self, features: dict[str, Any]) -> dict[str, Any]:
+        return {
+            name: value.to(self._device, self._dtype if value.is_floating_point() else None)
+            for name, value in features.items()
+        }
 
 
 def _content(sample: dict[str, Any]) -> bytes:
     digest = blake2b(digest_size=16)
     for name, value in sorted(sample.items()):
         digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        digest.update(value.contiguous().flatten().view(torch.uint8).cpu().numpy())
+        digest.update(value.contiguous().flatten().view(torch.uint8).numpy())
     return digest.digest()
 
 

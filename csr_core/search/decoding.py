@@ -21,7 +21,7 @@ from torch import Tensor
 from csr_core.policy import Policy, PromptInputs, collate
 from csr_core.policy.pictures import Pictures, takes_features
 from csr_core.search.held import Held
-from csr_core.search.passes import base_model, inner_model, kept, last_logits, new_cache
+from csr_core.search.passes import base_model, close, inner_model, kept, last_logits, new_cache
 from csr_core.search.shared import View, use_shared_prefixes
 from csr_core.search.slots import BLOCK, LEAST_ROWS, Layers, Slots, whole_blocks
 
@@ -65,8 +65,8 @@ class Prefixes:
         self.encoded = 0  # prompts sent through the model so far
         self._kept: dict[int, tuple[PromptInputs, State]] = {}  # by identity, which holds while the prompt is kept
         self._shared = shared
-        inner = inner_model(policy.model)
-        self.pictures = Pictures(inner) if takes_features(inner) else None
+        self.pictures: Pictures | None = None  # None too where the model cannot be given features; found out once
+        self._tried_pictures = False
 
     def clear(self, prompt: PromptInputs | None = None) -> None:
         """Forget `prompt`, or all."""
@@ -114,15 +114,11 @@ class Prefixes:
             print(f"{kind} does not share prompts between rows: each row keeps a copy", file=sys.stderr, flush=True)
 
     def _encode(self, prompts: Sequence[PromptInputs]) -> list[State]:
-        cache = new_cache()
-        inputs = self._collate(prompts)
-        inner = inner_model(self.policy.model)
-        if not hasattr(inner, "get_rope_index"):
-            inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
-        out = self.policy.model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=kept(len(prompts)))
-        offsets = getattr(inner, "rope_deltas", None)
+        if not self._tried_pictures and prompts[0].features:
+            self._tried_pictures, self.pictures = True, self._pictures_apart(prompts[0])
+        cache, logits = self._pass(prompts)
+        offsets = getattr(inner_model(self.policy.model), "rope_deltas", None)
         offset = [0] * len(prompts) if offsets is None else offsets.flatten().tolist()
-        logits = last_logits(out)
         states = []
         for row, prompt in enumerate(prompts):
             # A clone, so that the padded batch need not be kept for it.
@@ -135,25 +131,40 @@ class Prefixes:
             self._find_out(states[0])
         return states
 
+    def _pass(self, prompts: Sequence[PromptInputs]) -> tuple[Any, Float[Tensor, "prompts vocab"]]:
+        """The cache of prompts without answers, and the logits behind them."""
+        cache, inputs = new_cache(), self._collate(prompts)
+        if not hasattr(inner_model(self.policy.model), "get_rope_index"):
+            inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+        out = self.policy.model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=kept(len(prompts)))
+        return cache, last_logits(out)
+
+    def _pictures_apart(self, prompt: PromptInputs) -> Pictures | None:
+        """Where the model says the same with features in place of pixels, what computes them; tried on one prompt."""
+        inner = inner_model(self.policy.model)
+        if not takes_features(inner):
+            return None
+        expected = self._pass([prompt])[1]
+        self.pictures = Pictures(inner, self.policy.device, self.policy.model.dtype)
+        try:
+            found = self._pass([prompt])[1]
+        except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError):
+            return None
+        return self.pictures if close(found, expected, self.policy.model.dtype) else None
+
     def _collate(self, prompts: Sequence[PromptInputs]) -> dict[str, Any]:
         """Model inputs of prompts without answers, padded on the left to a length of whole blocks."""
         apart = self.pictures is not None and bool(prompts[0].features)
         texts = [PromptInputs(prompt.sequence, {}) for prompt in prompts] if apart else prompts
         inputs: dict[str, Any] = collate(texts, [[]] * len(texts), self.policy.pad_id, self.policy.device)
         if self.pictures is not None and apart:
-            inputs |= self.pictures.inputs([self._on_device(prompt.features) for prompt in prompts])
+            inputs |= self.pictures.inputs([prompt.features for prompt in prompts])
         length = inputs["input_ids"].shape[1]
         more = whole_blocks(length) - length
         for name in prompts[0].sequence:
             fill = self.policy.pad_id if name == "input_ids" else 0
             inputs[name] = torch.nn.functional.pad(inputs[name], (more, 0), value=fill)
         return inputs
-
-    def _on_device(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
-        device, dtype = self.policy.device, self.policy.model.dtype
-        return {
-            name: value.to(device, dtype if value.is_floating_point() else None) for name, value in features.items()
-        }
 
 
 class Decoder:
@@ -321,5 +332,4 @@ def _agrees(policy: Policy, state: State) -> bool:
         except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, AssertionError):
             return False
         found.append(second.logits.float())
-    close = 1e-3 if policy.model.dtype == torch.float32 else 5e-2
-    return bool((found[0] - found[1]).abs().max() <= close * found[0].abs().max().clamp(min=1.0))
+    return close(found[0], found[1], policy.model.dtype)

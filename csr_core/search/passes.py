@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -34,6 +35,12 @@ def kept(rows: int) -> int:
 def last_logits(out: Any) -> Float[Tensor, "rows vocab"]:
     logits: Tensor = out.logits[:, -1].float()
     return logits.cpu() if logits.device.type == "mps" else logits
+
+
+def close(found: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
+    """Whether two ways to compute logits agree as far as rounding in `dtype` lets them."""
+    limit = 1e-3 if dtype == torch.float32 else 5e-2
+    return bool((found - expected).abs().max() <= limit * expected.abs().max().clamp(min=1.0))
 
 
 def base_model(model: Any) -> Any:

@@ -1,10 +1,12 @@
 """Greedy answers of the search's decoder are those of the model's own `generate`."""
 
+from typing import Any
+
 import pytest
 import torch
 
 from csr_core.evaluation.answers import greedy_rows
-from csr_core.policy import Policy, PromptInputs, collate
+from csr_core.policy import Policy, PromptInputs, collate, pictures
 from csr_core.search.decoding import Prefixes
 from tests.search import families, worlds
 
@@ -42,3 +44,24 @@ def test_a_picture_is_looked_at_once_for_all_its_questions() -> None:
     found = dict(greedy_rows(prefixes, [first, second, again], TOKENS, 8))
     assert prefixes.pictures.looked_at == 2
     assert found[2] == stock(policy, again)
+
+
+def test_a_model_that_cannot_be_given_features_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Features that come out wrong, and a tower that needs more than it is given: pixels are taken as before."""
+    policy, prompts = families.make("qwen")
+    right = pictures.picture_features
+    want = dict(greedy_rows(Prefixes(policy), prompts, TOKENS, 8))
+
+    def wrong(inner: Any, features: dict[str, Any]) -> Any:
+        out = right(inner, features)
+        out["pooler_output"] = [2 * one for one in out["pooler_output"]]
+        return out
+
+    def failing(inner: Any, features: dict[str, Any]) -> Any:
+        raise TypeError("qformer_input_ids is missing")
+
+    for way in (wrong, failing):
+        monkeypatch.setattr(pictures, "picture_features", way)
+        prefixes = Prefixes(policy)
+        assert dict(greedy_rows(prefixes, prompts, TOKENS, 8)) == want
+        assert prefixes.pictures is None
