@@ -63,5 +63,5 @@ def settings(seed: int = 0, **finetune: Any) -> Settings:
 def golden_model(template: str = "vicuna-v1") -> ModelSettings:
     """The golden tiny LLaVA, with a real (Llama) tokenizer."""
     if not (GOLDEN / "tiny-llava").is_dir():
-        pytest.skip(f"no golden data at {GOLDEN}")
+        pytest.skip("needs the models of ../shared/data/golden, which are not part of this repository")
     return ModelSettings(path=str(GOLDEN / "tiny-llava"), prompt_template=template, device="cpu", image_backend="pil")

@@ -16,7 +16,9 @@ from tests.test_prompts import bomb
 COCO = Path(__file__).parents[2].parent / "shared" / "data" / "coco"
 
 
-@pytest.mark.skipif(not COCO.is_dir(), reason="the 64 COCO photos in ../shared/data/coco are not here")
+@pytest.mark.skipif(
+    not COCO.is_dir(), reason="needs the 64 COCO photos of ../shared/data/coco, which are not part of this repository"
+)
 def test_the_pipeline_runs_on_real_photos(tmp_path: Path) -> None:
     settings = small_settings(
         tmp_path,

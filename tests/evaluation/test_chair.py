@@ -59,7 +59,10 @@ def test_reference_captions_add_objects():
     assert TRUTH[1] == {"dog", "bench"}
 
 
-@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="../shared/data/chair is not here")
+@pytest.mark.skipif(
+    not PUBLISHED.is_dir(),
+    reason="needs the published captions of ../shared/data/chair, which are not part of this repository",
+)
 @pytest.mark.parametrize("model", ["1_minigpt-4", "2_llava"])
 def test_published_figures(model):
     """Within 0.3 points is asked for; 0.01 is met: of 14,473 mentions 3 differ, of 9,955 one."""

@@ -10,7 +10,9 @@ from csr_core.evaluation.pope import is_plain, pope, read_answer
 from csr_core.evaluation.statistics import measure
 
 POPE = Path(__file__).resolve().parents[2] / "../shared/data/pope"
-needs_pope = pytest.mark.skipif(not POPE.is_dir(), reason="../shared/data/pope is not here")
+needs_pope = pytest.mark.skipif(
+    not POPE.is_dir(), reason="needs the POPE questions of ../shared/data/pope, which are not part of this repository"
+)
 
 
 @pytest.mark.parametrize(

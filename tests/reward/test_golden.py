@@ -17,7 +17,10 @@ from csr_core.reward.scorer import SentenceScorer
 from csr_core.stages.score import score
 
 GOLDEN = Path(__file__).resolve().parents[2] / "../shared/data/golden"
-pytestmark = pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"no golden data at {GOLDEN}")
+pytestmark = pytest.mark.skipif(
+    not GOLDEN.is_dir(),
+    reason="needs outputs of the authors' code in ../shared/data/golden, which are not part of this repository",
+)
 
 REWARD = RewardSettings(
     device="cpu", combine="rank", likelihood="beam_score", relevance_floor=False, clean_text=True, batch_size=16

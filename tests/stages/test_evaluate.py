@@ -22,15 +22,7 @@ COLOURS = ("red", "green", "blue", "white", "black", "orange")
 
 @pytest.fixture(scope="module")
 def model():
-    """The shipped miniature where it is built, else the golden checkpoint."""
-    from csr_core.miniature import shipped
-
-    try:
-        return ModelSettings(path=str(shipped("llava")), device="cpu")
-    except (InputError, FileNotFoundError):
-        if not GOLDEN.is_dir():
-            pytest.skip("neither the miniature's weights nor ../shared/data/golden are here")
-        return ModelSettings(path=str(GOLDEN / "tiny-llava"), device="cpu", prompt_template="vicuna-v1")
+    return ModelSettings(device="cpu")  # the shipped miniature
 
 
 def make_split(folder):
@@ -112,7 +104,9 @@ def test_batch_and_shard_size_do_not_matter(model, split, tmp_path):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "eight" / name).read_bytes()
 
 
-@pytest.mark.skipif(not GOLDEN.is_dir(), reason="../shared/data/golden is not here")
+@pytest.mark.skipif(
+    not GOLDEN.is_dir(), reason="needs the models of ../shared/data/golden, which are not part of this repository"
+)
 def test_another_checkpoint_and_template(split, tmp_path):
     golden = ModelSettings(path=str(GOLDEN / "tiny-llava"), device="cpu", prompt_template="vicuna-v1")
     run(golden, split, tmp_path / "one", batch_size=1)
