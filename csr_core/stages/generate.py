@@ -100,13 +100,14 @@ class Search:
 
         def on_tree(grown: int, under_way: int) -> None:
             nonlocal before
-            bar.advance(grown - before, f"shard {number}: {under_way} trees are growing")
+            bar.advance(grown - before, f"shard {number}: {under_way} trees are growing" if under_way else "")
             before = grown
 
         self.grower.grow(trees, on_tree)
         write_table(part(out, number, ".parquet"), [row for tree in trees for row in tree.rows()], CANDIDATES)
         write_json(part(out, number, ".json"), _counts(rows, trees, left_out))
-        bar.advance(len(left_out))
+        if left_out:
+            bar.advance(len(left_out))
 
     def _trees(self, rows: Sequence[Row], left_out: list[Row]) -> Iterator[Tree]:
         """The roots of the usable prompts."""
