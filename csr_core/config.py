@@ -80,7 +80,7 @@ class RewardSettings(_Section):
     relevance_floor: bool = True
     repeats_earn_nothing: bool = False
     clean_text: bool = False
-    batch_size: int = Field(256, ge=1)
+    batch_size: int | None = Field(None, ge=1)
 
 
 class PairSettings(_Section):
