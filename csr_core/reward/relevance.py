@@ -155,8 +155,20 @@ class OpenClip:
         return bool((short - self._encode(tokens)).abs().max() < 1e-5)
 
 
-def load_relevance(settings: RewardSettings) -> OpenClip:
-    """Load the model that `reward.model` names, in float32, ready to embed.
+def load_relevance(settings: RewardSettings) -> Embedder:
+    """Load the model that `reward.model` names, or the ensemble, in float32, ready to embed.
+
+    Raises:
+        InputError: a model is not there, has no weights, or its tokenizer does not belong to it.
+    """
+    from csr_core.reward.ensemble import Ensemble
+
+    members = [load_open_clip(name, settings.device, settings.batch_size) for name in settings.models]
+    return members[0] if len(members) == 1 else Ensemble(members)
+
+
+def load_open_clip(named: str, device_name: str = "auto", batch_size: int | None = None) -> OpenClip:
+    """Load one model.
 
     `miniature` is the shipped one; a directory is read in open_clip's local-dir layout; anything else is spelled as
     open_clip spells it: `NAME:PRETRAINED` (`ViT-L-14-336:openai`; PRETRAINED may be a file) or `hf-hub:OWNER/NAME`.
@@ -166,20 +178,51 @@ def load_relevance(settings: RewardSettings) -> OpenClip:
     """
     import open_clip
 
-    name, pretrained = _spelled(settings.model)
-    device = resolve_device(settings.device)
+    name, pretrained = _spelled(named)
+    device = resolve_device(device_name)
     try:
-        model, transform = open_clip.create_model_from_pretrained(name, pretrained=pretrained, device=device)
+        model, transform = open_clip.create_model_from_pretrained(
+            name, pretrained=pretrained, device=device, force_quick_gelu=trained_with_quick_gelu(name, pretrained)
+        )
         tokenizer = open_clip.get_tokenizer(name)
     except Exception as error:  # open_clip, the hub's client, torch and safetensors each have their own
         raise InputError(
-            f"cannot load the image relevance model reward.model = {settings.model!r}: {error}\n"
+            f"cannot load the image relevance model reward.model = {named!r}: {error}\n"
             "Expected 'miniature', a directory with open_clip_config.json and open_clip_model.safetensors, "
             "'NAME:PRETRAINED' such as 'ViT-L-14-336:openai', or 'hf-hub:OWNER/NAME'. Is the name right "
             "(python -c 'import open_clip; print(open_clip.list_pretrained())'), and is the hub within reach? "
             "Without network, fetch the model once on another machine and give its directory."
         ) from error
-    return OpenClip(model.eval(), transform, tokenizer, device, settings.batch_size)
+    _check_tokenizer(named, model, tokenizer)
+    return OpenClip(model.eval(), transform, tokenizer, device, batch_size)
+
+
+def trained_with_quick_gelu(name: str, pretrained: str | None) -> bool:
+    """Whether the weights of this tag want OpenAI's approximate GELU, whatever the architecture's own file says.
+
+    open_clip only warns where the two differ (`ViT-L-14-336:openai` is such a case), and computes other embeddings.
+    """
+    from open_clip.pretrained import get_pretrained_cfg
+
+    found = get_pretrained_cfg(name, pretrained) if pretrained else {}
+    return bool(found.get("quick_gelu", False))
+
+
+def _check_tokenizer(named: str, model: Any, tokenizer: Any) -> None:
+    """That the tokenizer writes as many tokens as the text tower reads, and none that it has no embedding for."""
+    tower = getattr(model, "text", model)
+    context, size = getattr(tower, "context_length", None), getattr(tower, "vocab_size", None)
+    ids = tokenizer(["A photo of a dog."])
+    if context is not None and ids.shape[1] != context:
+        raise InputError(
+            f"reward.model = {named!r}: its text tower reads {context} tokens and its tokenizer writes {ids.shape[1]}: "
+            "the tokenizer is another model's, or text_cfg.context_length is wrong"
+        )
+    if size is not None and int(ids.max()) >= size:
+        raise InputError(
+            f"reward.model = {named!r}: its tokenizer writes token {int(ids.max())} and its text tower knows {size}: "
+            "the tokenizer is another model's"
+        )
 
 
 def _spelled(model: str) -> tuple[str, str | None]:

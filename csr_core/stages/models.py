@@ -31,13 +31,11 @@ def policy_files(settings: ModelSettings) -> list[Path]:
 
 
 def reward_files(settings: RewardSettings) -> list[Path]:
-    """The folder of the reward model; none for a named open_clip model, whose name and tag fix its weights."""
-    if settings.model == "miniature":
-        from csr_core.miniature.weights import shipped
+    """The folders of the reward models; none for a named open_clip model, whose name and tag fix its weights."""
+    from csr_core.miniature.weights import shipped
 
-        return [shipped("clip")]
-    folder = Path(settings.model)
-    return [folder] if folder.is_dir() else []
+    folders = [shipped("clip") if name == "miniature" else Path(name) for name in settings.models]
+    return [folder for folder in folders if folder.is_dir()]
 
 
 def kept_embeddings(settings: RewardSettings, state: Path) -> Embeddings:
@@ -51,7 +49,7 @@ def kept_embeddings(settings: RewardSettings, state: Path) -> Embeddings:
     from csr_core.reward.embeddings import Embeddings
 
     digests = Digests(state / "digests" / "reward.json")
-    files = [digests.path(path) for path in reward_files(settings)] or [settings.model]
+    files = [digests.path(path) for path in reward_files(settings)]
     digests.save()
-    model = digest_value([*files, open_clip.__version__, resolve_device(settings.device).type])
+    model = digest_value([settings.models, *files, open_clip.__version__, resolve_device(settings.device).type])
     return Embeddings(state / "embeddings.sqlite", model)

@@ -228,6 +228,8 @@ def _evaluate(k: int, settings: Settings, layout: Layout) -> StageCall:
         return summary
 
     inputs = [*_model_inputs(settings, model), *splits.values(), *(p for p in (previous, base) if p)]
+    if settings.evaluate.held_out_model is not None:
+        inputs += _held_out_inputs(settings)
     outputs = {"answers": layout.answers(k), "metrics.json": layout.metrics(k), "main.json": layout.main_metrics(k)}
     part = _sections(settings, "model", "evaluate")
     shards = Shards(
@@ -266,6 +268,13 @@ def _model_inputs(settings: Settings, adapter: Path | None) -> list[Path]:
     from csr_core.stages.models import policy_files
 
     return [*policy_files(settings.model), *([adapter] if adapter else [])]
+
+
+def _held_out_inputs(settings: Settings) -> list[Path]:
+    from csr_core.evaluation.watching import held_out
+    from csr_core.stages.models import reward_files
+
+    return reward_files(held_out(settings))
 
 
 def _reward_inputs(settings: Settings) -> list[Path]:
