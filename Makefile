@@ -1,6 +1,6 @@
 # Two commands for a fresh machine: `make demo` and `make test`. Only python 3.11+, make and git are needed.
 .DELETE_ON_ERROR:
-.PHONY: demo up down test check bench bench-orchestration clean install
+.PHONY: demo up down test test-gpu-image check bench bench-orchestration clean install
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -20,6 +20,15 @@ down:                        ## stop what `make up` started, and nothing else
 
 test: .venv/installed        ## every test (about 14 minutes)
 	$(BIN)/python -m pytest
+
+test-gpu-image: .venv-gpu-image/installed  ## the method on the older versions of a GPU image, python 3.12 (about 8 minutes)
+	.venv-gpu-image/bin/python -m pytest tests/search tests/dpo tests/reward tests/policy tests/preference \
+	  tests/evaluation tests/stages tests/golden tests/test_chat.py tests/test_export.py tests/test_params.py
+
+.venv-gpu-image/installed: tests/gpu-image.txt
+	python3.12 -m venv .venv-gpu-image
+	.venv-gpu-image/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/gpu-image.txt
+	touch $@
 
 check: .venv/installed       ## the fast checks: format, lint, types, import directions
 	$(BIN)/ruff format --check .

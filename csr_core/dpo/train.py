@@ -93,6 +93,9 @@ def train(policy: Policy, pairs: Pairs, settings: FinetuneSettings, seed: int, m
         if collator.shared:
             SharedPrompts(trainer.model)
         checkpoint = last_checkpoint(work)
+        if checkpoint is not None:
+            # transformers before 5.2x loads the frozen "ref" alone where a checkpoint has that beside the trained one.
+            trainer.model.load_adapter(str(checkpoint), TRAINED, is_trainable=True)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     for name, value in trainer.model.named_parameters():
         if value.requires_grad and not bool(torch.isfinite(value).all()):

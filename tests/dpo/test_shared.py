@@ -12,7 +12,7 @@ from csr_core.dpo.shared import SharedPrompts, shared_pair_batch, shares_prompts
 from csr_core.policy import PromptInputs, load_policy
 from tests.dpo.test_train import MODEL, PIXELS, run
 from tests.dpo.world import scene_preferences
-from tests.search import families
+from tests.search import families, worlds
 
 ANSWERS = ([[10, 11, 12], [13]], [[14], [15, 16]])  # chosen and rejected of two pairs
 
@@ -51,6 +51,7 @@ def test_the_same_training_as_with_two_rows(
     assert all(torch.allclose(left[name], right[name], atol=1e-4) for name in left)
 
 
+@worlds.needs_features
 def test_each_picture_is_looked_at_once_a_step(pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """For both answers, and for the reference; the trials before the training are not counted."""
     policy, seen = load_policy(MODEL), []
@@ -82,6 +83,7 @@ def test_a_model_that_needs_more_is_found_out(monkeypatch: pytest.MonkeyPatch) -
     assert not shares_prompts(policy, *batches(samples))
 
 
+@worlds.needs_features
 def test_features_are_not_kept_where_the_vision_side_is_trained() -> None:
     policy, _ = families.make("qwen")
     assert not SharedPrompts(policy.model)._features  # all of its weights would be trained

@@ -33,6 +33,7 @@ def test_equal_to_generate(family: str, batch_size: int) -> None:
     assert found == {place: stock(policy, prompt) for place, prompt in enumerate(prompts)}
 
 
+@worlds.needs_features
 def test_a_picture_is_looked_at_once_for_all_its_questions() -> None:
     policy, [first, second] = worlds.policy(), worlds.prompts(2)
     tail = torch.full((1,), 20)

@@ -1,12 +1,21 @@
 """The shipped miniature and its prompts, for tests of the search."""
 
+import inspect
 from functools import cache
+
+import pytest
+from transformers import LlavaModel
 
 from csr_core.config import ModelSettings
 from csr_core.miniature.draw import draw
 from csr_core.miniature.world import DESCRIBE, sample_split
 from csr_core.policy import Policy, PromptInputs, load_policy
 from csr_core.search.tree import Tree
+
+needs_features = pytest.mark.skipif(
+    "mm_encoder_outputs" not in inspect.signature(LlavaModel.forward).parameters,
+    reason="needs a transformers whose models take picture features in place of pictures",
+)
 
 
 @cache
