@@ -32,6 +32,7 @@ class DataSettings(_Section):
 
     prompts: str = "miniature"
     images: str | None = None
+    prompt: str = "Describe this image in detail."
     per_iteration: int | None = Field(300, ge=1)
     max_pixels: int = Field(50_000_000, ge=1)
     max_prompt_characters: int = Field(4000, ge=1)
@@ -91,6 +92,7 @@ class PairSettings(_Section):
     min_margin: float = Field(0.0, ge=0.0)
     same_length_share: float = Field(0.0, ge=0.0, le=1.0)
     drop_closest: float = Field(0.0, ge=0.0, lt=1.0)
+    imported: list[int] = Field(default_factory=list)
 
 
 class FinetuneSettings(_Section):

@@ -94,15 +94,15 @@ def start_model(iteration: int, settings: Settings, layout: Layout) -> Path | No
 
 
 def _prepare(k: int, settings: Settings, layout: Layout) -> StageCall:
-    from csr_core.stages.prepare import MINIATURE, prepare, prepare_splits
+    from csr_core.prompts import MINIATURE, local_paths
+    from csr_core.stages.prepare import prepare, prepare_splits
 
     if k == 0:
         drawn = {n: s.model_dump() for n, s in settings.evaluate.splits.items() if s.folder.startswith(MINIATURE + ":")}
         return StageCall(
             "prepare", 0, (), {"splits": drawn}, {"": layout.splits}, lambda out: prepare_splits(settings, out)
         )
-    data = settings.data
-    inputs = () if data.prompts == MINIATURE else tuple(Path(p) for p in (data.prompts, data.images) if p)
+    inputs = tuple(Path(path) for path in local_paths(settings.data))
     part = {**_section(settings, "data"), "seed": settings.seed, "iteration": k}
     final = layout.prompts(k)
     return StageCall("prepare", k, inputs, part, {"": final}, lambda out: prepare(settings, k, out, final))
