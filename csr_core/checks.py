@@ -45,6 +45,8 @@ def missing_files(settings: Settings) -> list[str]:
     need("model.adapter", settings.model.adapter, "give the folder of a PEFT adapter, or null")
     if ":" not in settings.reward.model and _looks_like_path(settings.reward.model):
         need("reward.model", settings.reward.model, "give an open_clip folder, or NAME:PRETRAINED")
+    for k in settings.pair.imported:
+        need("pair.imported", str(Layout().imported(k)), f"csr import preferences --iteration {k}, or take {k} out")
     for name, split in settings.evaluate.splits.items():
         if not split.folder.startswith("miniature:"):
             need(f"evaluate.splits.{name}.folder", split.folder, "give a folder with prompts.jsonl and instances.json")
@@ -172,7 +174,8 @@ def _trial_run(settings: Settings, size: int) -> dict[str, float]:
     from csr_core.stages.runner import run_stage
 
     data = settings.data.model_copy(update={"per_iteration": size})
-    small = settings.model_copy(update={"data": data})
+    pair = settings.pair.model_copy(update={"imported": []})
+    small = settings.model_copy(update={"data": data, "pair": pair})
     with tempfile.TemporaryDirectory() as folder:
         layout = Layout(Path(folder))
         return {

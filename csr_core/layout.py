@@ -24,6 +24,10 @@ class Layout:
     def preferences(self, iteration: int) -> Path:
         return self.root / "data" / f"iter_{iteration}" / "preferences"
 
+    def imported(self, iteration: int) -> Path:
+        """Pairs brought in from elsewhere: not made by a stage, but read by `pair` where `pair.imported` says so."""
+        return self.root / "data" / "imported" / f"iter_{iteration}"
+
     def answers(self, iteration: int) -> Path:
         return self.root / "data" / f"iter_{iteration}" / "answers"
 
