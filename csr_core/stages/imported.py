@@ -1,6 +1,6 @@
 """Preference pairs brought in from elsewhere, in place of those an iteration would make.
 
-`bring_in` checks and converts a set once, into `data/imported/iter_K`; `take_over` is stage `pair` of an iteration that
+`bring_in` checks and converts a set once, into `imported/iter_K`; `take_over` is stage `pair` of an iteration that
 `pair.imported` names, for which generate and score are left out.
 """
 
