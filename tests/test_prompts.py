@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from csr_core.checks import check, missing_files
-from csr_core.config import DataSettings, Settings
+from csr_core.config import DataSettings, PairSettings, Settings
 from csr_core.errors import InputError, SettingsError
 from csr_core.images import find_image, open_image
 from csr_core.prompts import prompts_of, read_prompts
@@ -229,6 +229,7 @@ def test_check_finds_the_prompts_of_each_form(tmp_path: Path) -> None:
         assert "1 usable, 0 left out" in [finding.detail for finding in check(told, trial=False)]
     assert "data.prompts" in missing_files(Settings(data=DataSettings(prompts=str(tmp_path / "gone"))))[0]
     assert not missing_files(Settings(data=DataSettings(prompts="hf://owner/name")))
+    assert "csr import preferences --iteration 7" in missing_files(Settings(pair=PairSettings(imported=[7])))[0]
 
 
 def test_a_dataset_on_disk_with_pictures_inside(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from csr_core.prompt_sources import is_hub_name, json_rows, read_rows
 from csr_core.prompts import PromptSet, picture_of
 from csr_core.records import write_json, write_jsonl
 
+FILES = ("preferences.json", "preferences.jsonl")  # of an exported folder
 FORMATS = ("authors", "trl", "llama-factory", "ms-swift")
 FORMS = """Accepted are preference sets as
   - JSON or lines of JSON: the authors' (id, image, conversations, rejected_conversations), LLaMA-Factory's (images,
@@ -148,11 +149,12 @@ def read_preferences(source: Path | str, images: Path | None, extract: Path, max
         InputError: nothing there, no accepted form, or no usable pair.
     """
     path = Path(source)
+    folder = images if images is not None else (path if path.is_dir() else path.parent)
+    path = next((path / name for name in FILES if (path / name).is_file()), path)
     if not is_hub_name(source) and path.is_file() and path.suffix != ".parquet":
         rows = json_rows(path, FORMS)
     else:
-        rows = read_rows(source, extract, None)
-    folder = images if images is not None else (path if path.is_dir() else path.parent)
+        rows = read_rows(source, extract, prompt="nothing")  # pictures alone are told to be no pairs
     found, seen = PromptSet(), set[str]()
     with Progress("import", len(rows), "pairs") as bar:
         for number, row in enumerate(rows):

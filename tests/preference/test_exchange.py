@@ -10,7 +10,7 @@ import pytest
 from csr_core.errors import InputError, SettingsError
 from csr_core.images import open_image
 from csr_core.preference.exchange import FORMATS, export_preferences, read_preferences
-from csr_core.records import PREFERENCES, read_table
+from csr_core.records import PREFERENCES, read_table, write_table
 from csr_core.stages.imported import bring_in, take_over
 from tests.dpo.world import GOLDEN, scene_preferences
 
@@ -44,18 +44,11 @@ def imported(source: Path, images: Path | None = None) -> tuple[list[Row], list[
     return read_table(Path("preferences"), PREFERENCES), summary["left_out"]
 
 
-def source_in(folder: Path) -> Path:
-    """What a form's folder is read from."""
-    return next(
-        (folder / name for name in ("preferences.json", "preferences.jsonl") if (folder / name).is_file()), folder
-    )
-
-
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_round_trip_loses_nothing(pairs: list[Row], form: str) -> None:
     found = export_preferences(pairs, form, Path("out/set"))
     assert (len(found.rows), found.left_out) == (len(pairs), [])
-    back, left_out = imported(source_in(Path("out/set")))
+    back, left_out = imported(Path("out/set"))
     assert left_out == []
     assert [{**row, "images": None} for row in back] == [{**row, "images": None} for row in pairs]
     if form == "trl":  # datasets gives pictures that are not held inside by where they are
@@ -71,7 +64,7 @@ def test_with_its_pictures_a_folder_can_be_moved(pairs: list[Row], form: str, tm
     (tmp_path / "elsewhere").mkdir()
     Path("out").rename("elsewhere/set")
     Path("pictures").rename("gone")
-    back, left_out = imported(source_in(Path("elsewhere/set")))
+    back, left_out = imported(Path("elsewhere/set"))
     assert left_out == []
     assert {row["prompt_id"]: Path(row["images"][0]).read_bytes() for row in back} == content
     assert [[row[key] for key in ROW_KEYS] for row in back] == [[row[key] for key in ROW_KEYS] for row in pairs]
@@ -204,6 +197,15 @@ def test_the_golden_pairs_of_the_authors_code(tmp_path: Path, monkeypatch: pytes
         assert row["rejected"][0]["content"] == run["pair"]["rejected_conversations"][1]["value"]
 
 
+def test_pairs_of_another_run(pairs: list[Row]) -> None:
+    """Their pictures are named from the folder of that run on."""
+    write_table(Path("run/data/iter_1/preferences/preferences.parquet"), pairs, PREFERENCES)
+    Path("pictures").rename("run/pictures")
+    back, left_out = imported(Path("run/data/iter_1/preferences"), Path("run"))
+    assert left_out == []
+    assert back == [{**row, "images": [f"run/{row['images'][0]}"]} for row in pairs]
+
+
 def test_what_cannot_be_written_is_named_and_the_rest_is(pairs: list[Row]) -> None:
     Path(pairs[0]["images"][0]).unlink()
     pairs[1]["images"] *= 2
@@ -239,6 +241,11 @@ def test_nothing_is_overwritten_or_half_written(pairs: list[Row]) -> None:
     assert sorted(path.name for path in Path().iterdir()) == ["gone", "out"]
     with pytest.raises(SettingsError, match="expected one of authors, trl"):
         export_preferences(pairs, "alpaca", Path("other"))
+
+
+def test_pictures_alone_are_no_pairs(pairs: list[Row]) -> None:
+    with pytest.raises(InputError, match=r"no usable pair in pictures .'fields missing': 4.*Accepted are preference"):
+        read_preferences("pictures", None, Path("extract"), PIXELS)
 
 
 @pytest.mark.parametrize(("text", "part"), [("{}", "Accepted are preference sets"), ("[1]", "no usable pair")])
