@@ -10,7 +10,8 @@ from torch import Tensor
 
 from csr_core.config import GenerateSettings
 from csr_core.policy import Policy, PromptInputs, collate
-from csr_core.search.expand import Expander, Job
+from csr_core.search.expand import Expander
+from csr_core.search.jobs import Job
 from csr_core.search.tree import Grower, Tree
 
 

@@ -43,8 +43,9 @@ def missing_files(settings: Settings) -> list[str]:
     if _looks_like_path(settings.model.path):
         need("model.path", settings.model.path, "give a checkpoint's folder, or a Hugging Face name")
     need("model.adapter", settings.model.adapter, "give the folder of a PEFT adapter, or null")
-    if ":" not in settings.reward.model and _looks_like_path(settings.reward.model):
-        need("reward.model", settings.reward.model, "give an open_clip folder, or NAME:PRETRAINED")
+    for name in settings.reward.models:
+        if ":" not in name and _looks_like_path(name):
+            need("reward.model", name, "give an open_clip folder, or NAME:PRETRAINED")
     for k in settings.pair.imported:
         need("pair.imported", str(Layout().imported(k)), f"csr import preferences --iteration {k}, or take {k} out")
     for name, split in settings.evaluate.splits.items():

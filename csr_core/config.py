@@ -70,7 +70,7 @@ class GenerateSettings(_Section):
 class RewardSettings(_Section):
     """The reward of a sentence: `image_weight * R_I + (1 - image_weight) * R_T` (equation 4 of the paper)."""
 
-    model: str = "miniature"
+    model: str | list[str] = "miniature"
     device: str = "auto"
     image_weight: float = Field(0.9, ge=0.0, le=1.0)
     combine: Literal["value", "rank"] = "value"
@@ -81,7 +81,18 @@ class RewardSettings(_Section):
     relevance_floor: bool = True
     repeats_earn_nothing: bool = False
     clean_text: bool = False
-    batch_size: int = Field(256, ge=1)
+    batch_size: int | None = Field(None, ge=1)
+
+    @property
+    def models(self) -> list[str]:
+        """The names of the model, or of those of the ensemble."""
+        return [self.model] if isinstance(self.model, str) else self.model
+
+    @model_validator(mode="after")
+    def _named_once(self) -> RewardSettings:
+        if not self.models or len(set(self.models)) < len(self.models):
+            raise ValueError(f"model is {self.model!r}: expected a model, or a list of different ones")
+        return self
 
 
 class PairSettings(_Section):
@@ -136,6 +147,7 @@ class EvaluateSettings(_Section):
     batch_size: int | None = Field(None, ge=1)
     shard_size: int = Field(500, ge=1)
     bootstrap: int = Field(2000, ge=100)
+    held_out_model: str | None = None
     best_by: str = "chair_i"
 
 
@@ -186,6 +198,11 @@ class Settings(_Section):
             raise ValueError(
                 f"pair.path_score is 'threshold_sum', which needs rewards above 0, and reward.likelihood is "
                 f"{self.reward.likelihood!r}, whose are below: take 'probability', or path_score 'centred_sum'"
+            )
+        if self.evaluate.held_out_model in self.reward.models:
+            raise ValueError(
+                f"evaluate.held_out_model is {self.evaluate.held_out_model!r}, which is in reward.model too: a model "
+                "that is trained on cannot watch; name another one, or null"
             )
         if self.generate.keep_by == "reward" and self.reward.likelihood == "beam_score":
             raise ValueError(

@@ -147,13 +147,18 @@ def render(settings: Settings, root: Path = Path()) -> str:
     """
     checkout = (root / PLAN).is_file()
     base = _model(settings.model.path, "llava", root, checkout)
-    reward = _model(settings.reward.model, "clip", root, checkout)
+    reward = [path for name in settings.reward.models for path in _model(name, "clip", root, checkout)]
+    held_out = settings.evaluate.held_out_model
+    watching = _model(held_out, "clip", root, checkout) if held_out else []
     lines: dict[str, Sequence[str]] = {
         "base": base,
         "reward": reward,
         "growing": reward if settings.generate.keep_by == "reward" else [],
         "prompts": local_paths(settings.data),
-        "held out": [s.folder for s in settings.evaluate.splits.values() if not s.folder.startswith("miniature:")],
+        "held out": [
+            *(s.folder for s in settings.evaluate.splits.values() if not s.folder.startswith("miniature:")),
+            *watching,
+        ],
     }
     for stage in ("prepare", "generate", "score", "pair", "finetune", "evaluate"):
         lines[f"code {stage}"] = [f"{PLAN}: [VERSIONS.{stage}]"] if checkout else []

@@ -19,6 +19,7 @@ COLUMNS: dict[str, tuple[str, float, int]] = {
     "recall": ("recall %", 100, 1),
     "words": ("words", 1, 1),
     "repeats": ("repeats %", 100, 1),
+    "held_out_relevance": ("held-out relevance", 1, 2),
     "pope_accuracy": ("POPE acc %", 100, 1),
     "pope_f1": ("POPE F1 %", 100, 1),
     "pope_yes_ratio": ("yes %", 100, 1),

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from csr_core.policy import Policy, PromptInputs, collate
@@ -149,7 +149,7 @@ def shares_prompts(policy: Policy, plain: dict[str, Tensor], shared: dict[str, A
     training = policy.model.training
     policy.model.eval()
     try:
-        found = [_likelihoods(policy, batch) for batch in (plain, shared)]
+        found = [likelihoods(policy, batch) for batch in (plain, shared)]
     except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError):
         return False
     finally:
@@ -159,8 +159,8 @@ def shares_prompts(policy: Policy, plain: dict[str, Tensor], shared: dict[str, A
     return bool((found[0] - found[1]).abs().max() <= close * found[0].abs().max().clamp(min=1.0))
 
 
-def _likelihoods(policy: Policy, batch: dict[str, Any]) -> Tensor:
-    """Log p of each answer token, one row after the other."""
+def likelihoods(policy: Policy, batch: dict[str, Any]) -> Float[Tensor, " tokens"]:
+    """Log p (nats) of each answer token of a batch, one row after the other."""
     inputs = {name: _to(value, policy.device) for name, value in batch.items() if name != "completion_mask"}
     logits = policy.model(**inputs, use_cache=False).logits[:, :-1].float()
     gains: Tensor = logits.log_softmax(-1).gather(2, inputs["input_ids"][:, 1:, None])[..., 0]

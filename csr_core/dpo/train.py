@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from csr_core.config import FinetuneSettings
+from csr_core.dpo.fitting import fitted
 from csr_core.dpo.pairs import PairCollator, Pairs
 from csr_core.dpo.shared import SharedPrompts, shares_prompts
 from csr_core.dpo.targets import checked_targets
@@ -72,9 +73,10 @@ def train(policy: Policy, pairs: Pairs, settings: FinetuneSettings, seed: int, m
 
     _check_machine(policy)
     collator = _collator(policy, pairs, max_pixels)
-    steps = total_steps(len(pairs.rows), settings)
-    fresh = not is_adapted(policy.model)
+    lora = None if is_adapted(policy.model) else _lora(policy, settings)
     _same_run(work, pairs, settings, seed)
+    settings = fitted(policy, collator, pairs.rows, settings, lora)
+    steps = total_steps(len(pairs.rows), settings)
     with Progress("finetune", total=steps, unit="steps") as bar, warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # the libraries' deprecations of each other's names
         trainer = DPOTrainer(
@@ -83,7 +85,7 @@ def train(policy: Policy, pairs: Pairs, settings: FinetuneSettings, seed: int, m
             train_dataset=Dataset.from_list(_with_lengths(pairs.rows)),
             data_collator=collator,
             processing_class=policy.processor,
-            peft_config=_lora(policy, settings) if fresh else None,
+            peft_config=lora,
             callbacks=[Watch(bar, CHECKPOINT_SECONDS)],
         )
         trainer.remove_callback(PrinterCallback)

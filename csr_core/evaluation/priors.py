@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from csr_core.evaluation.chair import CaptionScore
 from csr_core.evaluation.statistics import Item
-from csr_core.evaluation.truncation import sentences
+from csr_core.search.sentences import split_sentences
 
 
 def prior_item(score: CaptionScore, companions: Mapping[str, str]) -> Item:
@@ -27,7 +27,7 @@ def repeats(texts: Sequence[str]) -> tuple[int, int]:
     """(sentences that repeat an earlier one of the same text exactly, sentences) over `texts`."""
     repeated = total = 0
     for text in texts:
-        parts = sentences(text)
+        parts = split_sentences(text)
         total += len(parts)
         repeated += len(parts) - len(set(parts))
     return repeated, total

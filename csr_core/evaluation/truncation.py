@@ -6,18 +6,13 @@ less than the base's captions cut so that they have the same recall.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from csr_core.evaluation.chair import CaptionScore
 from csr_core.evaluation.objects import ObjectParser, object_parser
 from csr_core.evaluation.statistics import Item
-
-_ABBREVIATIONS = r"(?<!\bmr)(?<!\bmrs)(?<!\bms)(?<!\bdr)(?<!\bst)(?<!\bvs)(?<!\betc)(?<!\be\.g)(?<!\bi\.e)"
-# A sentence ends at . ! or ? (quotes and brackets after it included) before white space, or at a line break.
-_END = re.compile(rf"(?:(?:{_ABBREVIATIONS}\.|[!?])[\"'”’)\]]*(?=\s))|\n+", re.IGNORECASE)
+from csr_core.search.sentences import split_sentences
 
 
 @dataclass(frozen=True)
@@ -39,22 +34,15 @@ class ControlPoint:
         return {"k": self.k, "chair_i": self.chair_i, "recall": self.recall}
 
 
-def sentences(text: str) -> list[str]:
-    """The sentences of `text`, without the white space around them; "3.5" and "Mr." end none."""
-    cuts = [0, *(match.end() for match in _END.finditer(text)), len(text)]
-    parts = [text[start:end].strip() for start, end in pairwise(cuts)]
-    return [part for part in parts if part]
-
-
 def truncate(text: str, k: int) -> str:
     """The first `k` sentences of `text`."""
-    return " ".join(sentences(text)[:k])
+    return " ".join(split_sentences(text)[:k])
 
 
 def control_points(scores: Sequence[CaptionScore], parser: ObjectParser | None = None) -> list[ControlPoint]:
     """The control for k = 1, 2, ... up to the longest caption. The last point is the captions as they are."""
     parser = parser or object_parser()
-    split = [sentences(score.caption) for score in scores]
+    split = [split_sentences(score.caption) for score in scores]
     points = []
     for k in range(1, max((len(parts) for parts in split), default=0) + 1):
         cut = []

@@ -16,6 +16,7 @@ from torch.nn.functional import normalize
 
 from csr_core.config import RewardSettings
 from csr_core.errors import InputError
+from csr_core.free_memory import USED, free_bytes, widest_bytes
 from csr_core.policy.loading import resolve_device
 from csr_core.reward.chunks import TextFitter, split_to_fit
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 LENGTH_STEP = 8  # tokens by which the lengths differ that texts are computed at
+MOST_TEXTS = {"cpu": 256, "cuda": 2048}  # in one pass: beyond, it takes as much longer as it does more
+LIVE = 4  # tables as large as those of a tower's widest module that are held at a time, attention's among them
 _SIMPLE_VOCABULARY = 49408  # of open_clip's built-in tokenizer, which it takes where a configuration names none
 
 
@@ -59,9 +62,11 @@ class OpenClip:
     transform: Any
     tokenizer: Any
     device: torch.device
+    batch_size: int | None = None  # texts in one pass; None: as many as the free memory holds, found once
 
     def __post_init__(self) -> None:
         self._fitter = TextFitter(self.tokenizer)
+        self._fitting: int | None = None
         self._stops_early: bool | None = None  # found out on the first text
 
     def prepare(self, image: Image) -> Float[Tensor, "channels height width"]:
@@ -70,7 +75,16 @@ class OpenClip:
 
     @torch.inference_mode()
     def embed_images(self, pixels: Float[Tensor, "images channels height width"]) -> Float[Tensor, "images dim"]:
-        return normalize(self.model.encode_image(pixels.to(self.device)).float(), dim=-1).cpu()
+        """Always so many in a pass, the last filled up: what a picture gives depends on the picture alone.
+
+        One on a CPU, which it fills; eight on a GPU.
+        """
+        count = 8 if self.device.type == "cuda" else 1
+        rows = []
+        for batch in pixels.split(count):
+            full = torch.cat([batch, batch[-1:].expand(count - len(batch), *batch.shape[1:])]).to(self.device)
+            rows.append(normalize(self.model.encode_image(full).float(), dim=-1)[: len(batch)].cpu())
+        return torch.cat(rows)
 
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str]) -> tuple[Float[Tensor, "texts dim"], list[bool]]:
@@ -85,9 +99,19 @@ class OpenClip:
         means = torch.stack([part.mean(dim=0) for part in rows.split(sizes)])
         return means, [size > 1 for size in sizes]
 
-    def _embed(self, texts: list[str], rows_at_once: int = 256) -> Float[Tensor, "texts dim"]:
+    def _texts_at_once(self, tokens: Int[Tensor, "texts context"]) -> int:
+        if self.batch_size is not None:
+            return self.batch_size
+        if self._fitting is None:
+            one = LIVE * widest_bytes(self.model, lambda: self.model.encode_text(tokens[:1].to(self.device)))
+            most = MOST_TEXTS.get(self.device.type, MOST_TEXTS["cpu"])
+            self._fitting = max(1, min(most, int(USED * free_bytes(self.device)) // max(1, one)))
+        return self._fitting
+
+    def _embed(self, texts: list[str]) -> Float[Tensor, "texts dim"]:
         """Texts of like length together, so that none is computed as if it filled the context."""
         tokens = self.tokenizer(texts)
+        rows_at_once = self._texts_at_once(tokens)
         if self._stops_early is None:
             self._stops_early = self._can_stop_early(tokens[:1])
         ends = self._fitter.ends(tokens) if self._stops_early else [tokens.shape[1]] * len(texts)
@@ -131,8 +155,20 @@ class OpenClip:
         return bool((short - self._encode(tokens)).abs().max() < 1e-5)
 
 
-def load_relevance(settings: RewardSettings) -> OpenClip:
-    """Load the model that `reward.model` names, in float32, ready to embed.
+def load_relevance(settings: RewardSettings) -> Embedder:
+    """Load the model that `reward.model` names, or the ensemble, in float32, ready to embed.
+
+    Raises:
+        InputError: a model is not there, has no weights, or its tokenizer does not belong to it.
+    """
+    from csr_core.reward.ensemble import Ensemble
+
+    members = [load_open_clip(name, settings.device, settings.batch_size) for name in settings.models]
+    return members[0] if len(members) == 1 else Ensemble(members)
+
+
+def load_open_clip(named: str, device_name: str = "auto", batch_size: int | None = None) -> OpenClip:
+    """Load one model.
 
     `miniature` is the shipped one; a directory is read in open_clip's local-dir layout; anything else is spelled as
     open_clip spells it: `NAME:PRETRAINED` (`ViT-L-14-336:openai`; PRETRAINED may be a file) or `hf-hub:OWNER/NAME`.
@@ -142,20 +178,51 @@ def load_relevance(settings: RewardSettings) -> OpenClip:
     """
     import open_clip
 
-    name, pretrained = _spelled(settings.model)
-    device = resolve_device(settings.device)
+    name, pretrained = _spelled(named)
+    device = resolve_device(device_name)
     try:
-        model, transform = open_clip.create_model_from_pretrained(name, pretrained=pretrained, device=device)
+        model, transform = open_clip.create_model_from_pretrained(
+            name, pretrained=pretrained, device=device, force_quick_gelu=trained_with_quick_gelu(name, pretrained)
+        )
         tokenizer = open_clip.get_tokenizer(name)
     except Exception as error:  # open_clip, the hub's client, torch and safetensors each have their own
         raise InputError(
-            f"cannot load the image relevance model reward.model = {settings.model!r}: {error}\n"
+            f"cannot load the image relevance model reward.model = {named!r}: {error}\n"
             "Expected 'miniature', a directory with open_clip_config.json and open_clip_model.safetensors, "
             "'NAME:PRETRAINED' such as 'ViT-L-14-336:openai', or 'hf-hub:OWNER/NAME'. Is the name right "
             "(python -c 'import open_clip; print(open_clip.list_pretrained())'), and is the hub within reach? "
             "Without network, fetch the model once on another machine and give its directory."
         ) from error
-    return OpenClip(model.eval(), transform, tokenizer, device)
+    _check_tokenizer(named, model, tokenizer)
+    return OpenClip(model.eval(), transform, tokenizer, device, batch_size)
+
+
+def trained_with_quick_gelu(name: str, pretrained: str | None) -> bool:
+    """Whether the weights of this tag want OpenAI's approximate GELU, whatever the architecture's own file says.
+
+    open_clip only warns where the two differ (`ViT-L-14-336:openai` is such a case), and computes other embeddings.
+    """
+    from open_clip.pretrained import get_pretrained_cfg
+
+    found = get_pretrained_cfg(name, pretrained) if pretrained else {}
+    return bool(found.get("quick_gelu", False))
+
+
+def _check_tokenizer(named: str, model: Any, tokenizer: Any) -> None:
+    """That the tokenizer writes as many tokens as the text tower reads, and none that it has no embedding for."""
+    tower = getattr(model, "text", model)
+    context, size = getattr(tower, "context_length", None), getattr(tower, "vocab_size", None)
+    ids = tokenizer(["A photo of a dog."])
+    if context is not None and ids.shape[1] != context:
+        raise InputError(
+            f"reward.model = {named!r}: its text tower reads {context} tokens and its tokenizer writes {ids.shape[1]}: "
+            "the tokenizer is another model's, or text_cfg.context_length is wrong"
+        )
+    if size is not None and int(ids.max()) >= size:
+        raise InputError(
+            f"reward.model = {named!r}: its tokenizer writes token {int(ids.max())} and its text tower knows {size}: "
+            "the tokenizer is another model's"
+        )
 
 
 def _spelled(model: str) -> tuple[str, str | None]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from csr_core.config import RewardSettings
 from csr_core.errors import InputError
 from csr_core.reward.calibration import calibrated_reward, is_repeat, standardise, without_repeats
+from csr_core.reward.embeddings import Embeddings
 from csr_core.reward.likelihood import likelihood_reward
 from csr_core.reward.relevance import Embedder, image_relevance, load_relevance
 
@@ -21,17 +22,21 @@ if TYPE_CHECKING:
 
 MAX_IMAGES = 4096  # embeddings kept: of 768 numbers, 12 MiB
 MAX_TEXTS = 16384  # 48 MiB
+IMAGES_TOGETHER = 64  # pictures, as pixels, stacked for the image tower
 
 
 class SentenceScorer:
     """R_I and R of sentences; pictures and sentences already seen are not embedded again (bounded, oldest out first).
 
-    `embedder` is loaded from `settings.model` unless given. `split_texts` counts the sentences too long for the text
-    tower, which were scored chunk by chunk.
+    `embedder` is loaded from `settings.model` unless given. `kept`: embeddings of pictures from earlier stages and
+    iterations, for pictures that are named by the SHA-256 of their files. `split_texts` counts the sentences too long
+    for the text tower, which were scored chunk by chunk.
     """
 
-    def __init__(self, settings: RewardSettings, embedder: Embedder | None = None) -> None:
-        self.settings = settings
+    def __init__(
+        self, settings: RewardSettings, embedder: Embedder | None = None, kept: Embeddings | None = None
+    ) -> None:
+        self.settings, self.kept = settings, kept
         self.embedder: Embedder = embedder if embedder is not None else load_relevance(settings)
         self.split_texts = 0
         self.embedded_images = 0
@@ -43,15 +48,19 @@ class SentenceScorer:
     def forget(self) -> None:
         """Start anew with pictures and sentences; the counts go on.
 
-        A shard begins with this: what is embedded together, and so the last bits of its numbers, then does not depend
-        on which shards the same process made before.
+        A shard begins with this: which sentences are embedded together, and so the last bits of their numbers, then
+        does not depend on which shards the same process made before.
         """
         for known in (self._images, self._texts, self._pixels):
             known.clear()
 
     def knows(self, image: str) -> bool:
         """Whether the picture of that name need not be given again."""
-        return image in self._images or image in self._pixels
+        if image in self._images or image in self._pixels:
+            return True
+        if self.kept is not None:
+            self._images.update(self.kept.get([image]))
+        return image in self._images
 
     def add_image(self, name: str, image: Image) -> None:
         """Remember a picture, shrunk to what the image tower reads; embedded with others when it is first needed."""
@@ -84,6 +93,7 @@ class SentenceScorer:
         *,
         beam_scores: Sequence[float] | None = None,
         earlier: Sequence[Sequence[str]] | None = None,
+        names: Mapping[str, str] | None = None,
     ) -> list[float]:
         """R of each node (prompt_id, sentence, log-likelihood in nats, number of tokens), higher is better.
 
@@ -93,7 +103,8 @@ class SentenceScorer:
         gets the mean of its prompt's others: neither best nor worst.
 
         Args:
-            images: pictures by prompt_id; those of earlier calls need not be given again.
+            images: pictures by name; those of earlier calls need not be given again.
+            names: of each prompt_id the name of its picture; None: they are the same.
             beam_scores: each node's own score in the search, for `likelihood: beam_score`.
             earlier: for each node the sentences before it on its path, for `repeats_earn_nothing`.
 
@@ -108,7 +119,8 @@ class SentenceScorer:
         for name, image in images.items():
             self.add_image(name, image)
         spoken = [index for index, node in enumerate(nodes) if node[1].strip()]
-        found = self.relevances([nodes[index][:2] for index in spoken])
+        own = names or {}
+        found = self.relevances([(own.get(nodes[index][0], nodes[index][0]), nodes[index][1]) for index in spoken])
         relevance = dict(zip(spoken, found, strict=True))
         by_prompt: dict[str, list[int]] = defaultdict(list)
         for index, node in enumerate(nodes):
@@ -133,11 +145,13 @@ class SentenceScorer:
 
     def _image_rows(self, names: set[str]) -> dict[str, Float[Tensor, " dim"]]:
         waiting = [name for name in self._pixels if name in names]
-        size = self.settings.batch_size
-        for start in range(0, len(waiting), size):
-            batch = waiting[start : start + size]
+        for start in range(0, len(waiting), IMAGES_TOGETHER):
+            batch = waiting[start : start + IMAGES_TOGETHER]
             rows = self.embedder.embed_images(torch.stack([self._pixels.pop(name) for name in batch]))
-            self._images.update(zip(batch, rows, strict=True))
+            new = dict(zip(batch, rows, strict=True))
+            self._images.update(new)
+            if self.kept is not None:
+                self.kept.put(new)
             self.embedded_images += len(batch)
         out = {name: self._images[name] for name in names}
         _forget(self._images, MAX_IMAGES)
@@ -145,12 +159,10 @@ class SentenceScorer:
 
     def _text_rows(self, texts: list[str]) -> dict[str, Float[Tensor, " dim"]]:
         new = [text for text in texts if text not in self._texts]
-        size = self.settings.batch_size
-        for start in range(0, len(new), size):
-            batch = new[start : start + size]
-            rows, split = self.embedder.embed_texts(batch)
-            self._texts.update(zip(batch, rows, strict=True))
-            self.embedded_texts += len(batch)
+        if new:
+            rows, split = self.embedder.embed_texts(new)
+            self._texts.update(zip(new, rows, strict=True))
+            self.embedded_texts += len(new)
             self.split_texts += sum(split)
         out = {text: self._texts[text] for text in texts}
         _forget(self._texts, MAX_TEXTS)

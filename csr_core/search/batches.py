@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-import torch
-
+from csr_core.free_memory import USED, free_bytes
 from csr_core.search.decoding import State
 
 # The most that is worth it: beyond this a step takes as much longer as it does more.
 MOST_ON_CPU, MOST_ON_GPU = 64, 256
-USED = 0.8  # share of the free memory that is planned with
 LOGITS = 6  # float32 tables of the vocabulary a row: logits, weights, and what is made on the way
-
-
-def free_bytes(device: torch.device) -> int:
-    """Memory that can be had now; on a CPU half of it, since others work beside."""
-    if device.type == "cuda":
-        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(torch.cuda.mem_get_info(device)[0]) + unused
-    import psutil
-
-    return int(psutil.virtual_memory().available) // 2
 
 
 def token_bytes(state: State) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -46,12 +46,16 @@ class Prefix:
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """Where a row stands: its prompt, what it wrote since in chunks that others may share, the next token's logits."""
+    """Where a row stands: its prompt, what it wrote since in chunks that others may share, the next token's logits.
+
+    unread: tokens written after that, which the model has not seen yet (`Prefixes.catch_up`).
+    """
 
     prefix: Prefix
     chunks: tuple[Layers, ...]
     logits: Float[Tensor, " vocab"]
     written: int  # tokens of the chunks
+    unread: tuple[int, ...] = ()
 
 
 class Prefixes:
@@ -89,14 +93,19 @@ class Prefixes:
     def read(self, prompts: Sequence[PromptInputs], written: Sequence[Sequence[int]]) -> list[State]:
         """The states of prompts with answers begun elsewhere, given as token ids."""
         states = self.get(prompts)
-        begun = [row for row, ids in enumerate(written) if ids]
-        if begun:
+        return self.catch_up([replace(one, unread=tuple(ids)) for one, ids in zip(states, written, strict=True)])
+
+    def catch_up(self, states: Sequence[State]) -> list[State]:
+        """The states once the model has read what it has not yet."""
+        found = list(states)
+        behind = [row for row, state in enumerate(found) if state.unread]
+        if behind:
             decoder = self.decoder()
-            decoder.admit([states[row] for row in begun])
-            decoder.write([written[row] for row in begun])
-            for place, row in enumerate(begun):
-                states[row] = decoder.state(place)
-        return states
+            decoder.admit([replace(found[row], unread=()) for row in behind])
+            decoder.write([found[row].unread for row in behind])
+            for place, row in enumerate(behind):
+                found[row] = decoder.state(place)
+        return found
 
     def decoder(
         self, rows: int = LEAST_ROWS, tokens: int = BLOCK, readers: int = LEAST_ROWS

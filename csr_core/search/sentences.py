@@ -15,6 +15,8 @@ from csr_core.errors import InputError
 STOPS, WIDE_STOPS = ".!?…", "。！？"
 CLOSERS = "\"'”’»)]}*_」』）】"
 _ENDING = re.compile(rf"(?P<stops>[{re.escape(STOPS + WIDE_STOPS)}]+)(?P<closers>[{re.escape(CLOSERS)}]*)$")
+_CANDIDATE = re.compile(rf"[{re.escape(STOPS + WIDE_STOPS)}]+[{re.escape(CLOSERS)}]*|\n+")
+_NEXT_WORD = re.compile(r"\s*\S+")
 _LIST_NUMBER = re.compile(r"(?:^|\n)\s*\(?(?:\d{1,3}|[A-Za-z])[.)]$")  # "1." at the start of a line
 _INITIAL = re.compile(r"(?:^|[\s(\[.])[A-Z]\.$")  # "J. Smith", "U.S."
 _LAST_WORD = re.compile(r"[^\s(\[\"'“‘]+$")
@@ -55,6 +57,18 @@ def goes_on(text: str, following: str) -> bool:
     ellipsis = found["stops"].startswith(("..", "…"))
     inside = bool(found["closers"]) or ellipsis  # 'shouted "Stop!" and ran', "well... perhaps"
     return inside and following.lstrip()[:1].islower()
+
+
+def split_sentences(text: str) -> list[str]:
+    """The sentences of a whole text, without the white space around them."""
+    parts, start = [], 0
+    for found in _CANDIDATE.finditer(text):
+        end = found.end()
+        following = _NEXT_WORD.match(text, end)
+        if may_end(text[start:end]) and not goes_on(text[start:end].rstrip(" "), following[0] if following else ""):
+            parts.append(text[start:end])
+            start = end
+    return [part.strip() for part in (*parts, text[start:]) if part.strip()]
 
 
 class SentenceRule(Protocol):

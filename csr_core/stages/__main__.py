@@ -19,7 +19,7 @@ from csr_core.errors import CsrError, OutOfMemoryError
 from csr_core.layout import Layout
 from csr_core.params import load_settings
 from csr_core.stages.gpus import gpu_slot
-from csr_core.stages.memory import memory_errors
+from csr_core.stages.memory import halved_before, memory_errors, note_halved
 from csr_core.stages.plan import STAGES, plan
 from csr_core.stages.runner import StageResult, run_shard, run_stage
 from csr_core.stages.shards import share_cores
@@ -80,7 +80,8 @@ def carry_out(order: Order, tell: bool) -> int:
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     try:
         settings, layout = load_settings(order.params, order.overrides), Layout(order.root)
-        call = plan(order.stage, order.iteration, settings, layout, order.halved)
+        halved = max(order.halved, halved_before(order.stage, settings, layout))
+        call = plan(order.stage, order.iteration, settings, layout, halved)
         if order.side_by_side:
             share_cores(order.side_by_side)
         device = settings.model.device if order.stage in ON_GPU else "cpu"
@@ -90,9 +91,13 @@ def carry_out(order: Order, tell: bool) -> int:
                 return 0
             # Workers of this process would have to share the one GPU it holds.
             result = run_stage(call, layout, 1 if gpu or order.side_by_side else settings.run.workers)
+    except OutOfMemoryError as error:
+        note_halved(order.stage, settings, layout, halved + 1)
+        print(f"csr: {error}; tried again, it will take half of that", file=sys.stderr, flush=True)
+        return OUT_OF_MEMORY
     except CsrError as error:
         print(f"csr: {error}", file=sys.stderr, flush=True)
-        return OUT_OF_MEMORY if isinstance(error, OutOfMemoryError) else REFUSED
+        return REFUSED
     if tell:
         print(describe(result), flush=True)
     return 0

@@ -15,6 +15,7 @@ from csr_core.errors import InputError
 from csr_core.evaluation.report import Rows, split_metrics
 from csr_core.evaluation.sources import read_rows
 from csr_core.evaluation.splits import Split, read_split
+from csr_core.evaluation.watching import add_relevance
 from csr_core.records import read_json, write_json, write_jsonl
 from csr_core.stages.shards import missing_parts, part
 
@@ -53,8 +54,10 @@ def evaluate(
     for split in found:
         done = [read_json(part(parts, number, ".json")) for number, (of, _) in enumerate(cut) if of is split]
         left_out = [*split.left_out, *(item for one in done for item in one["left_out"])]
-        for kind in ("captions", "questions"):
-            write_jsonl(answers / f"{split.name}_{kind}.jsonl", _in_order(split, kind, done))
+        told = {kind: _in_order(split, kind, done) for kind in ("captions", "questions")}
+        add_relevance(told["captions"], {row["image_id"]: row["path"] for row in split.captions}, settings)
+        for kind, made in told.items():
+            write_jsonl(answers / f"{split.name}_{kind}.jsonl", made)
         rows = _answers(answers, split.name)
         if not any(rows):
             raise InputError(

@@ -16,6 +16,7 @@ from csr_core.errors import InputError
 from csr_core.images import open_image
 from csr_core.progress import Progress
 from csr_core.records import CANDIDATES, PROMPTS, read_json, read_table, write_json, write_table
+from csr_core.stages.models import kept_embeddings
 from csr_core.stages.shards import missing_parts, part
 
 if TYPE_CHECKING:
@@ -28,12 +29,15 @@ Row = dict[str, Any]
 FILES = (".parquet", ".json")  # what a finished shard leaves
 
 
-def generate(settings: Settings, iteration: int, prompts: Path, adapter: Path | None, out: Path) -> dict[str, Any]:
+def generate(
+    settings: Settings, iteration: int, prompts: Path, adapter: Path | None, out: Path, state: Path | None = None
+) -> dict[str, Any]:
     """Write the candidates of all prompts to `out`, one part a shard, and `summary.json`.
 
     Args:
         prompts: folder with the PROMPTS table. adapter: the model of the iteration before, None for the base.
         out: may hold finished parts of an interrupted run with the very same inputs; they are kept.
+        state: where embeddings of pictures are kept from one stage to another; None: they are not.
 
     Returns:
         The summary: numbers of prompts, nodes and complete responses, and `left_out` with the reason for each prompt.
@@ -42,7 +46,7 @@ def generate(settings: Settings, iteration: int, prompts: Path, adapter: Path | 
         InputError: the prompts or the model cannot be read.
     """
     count = shard_count(settings, prompts)
-    make_shards(settings, iteration, prompts, adapter, out, missing_parts(out, count, FILES))
+    make_shards(settings, iteration, prompts, adapter, out, missing_parts(out, count, FILES), state)
     summary = _summary([read_json(part(out, number, ".json")) for number in range(count)])
     write_json(out / "summary.json", summary)
     return summary
@@ -53,7 +57,13 @@ def shard_count(settings: Settings, prompts: Path) -> int:
 
 
 def make_shards(
-    settings: Settings, iteration: int, prompts: Path, adapter: Path | None, out: Path, numbers: Sequence[int]
+    settings: Settings,
+    iteration: int,
+    prompts: Path,
+    adapter: Path | None,
+    out: Path,
+    numbers: Sequence[int],
+    state: Path | None = None,
 ) -> None:
     """Write the parts with these numbers, in this process, the model loaded once."""
     import torch
@@ -65,7 +75,7 @@ def make_shards(
     threads = torch.get_num_threads()
     try:
         with Progress("generate", sum(map(len, shards.values())), "prompts") as bar:
-            search = Search(settings, iteration, adapter)
+            search = Search(settings, iteration, adapter, state)
             for number, shard in shards.items():
                 search.write_shard(number, shard, out, bar)
     finally:
@@ -75,18 +85,20 @@ def make_shards(
 class Search:
     """A loaded policy and what it needs to grow the trees of a shard."""
 
-    def __init__(self, settings: Settings, iteration: int, adapter: Path | None) -> None:
+    def __init__(self, settings: Settings, iteration: int, adapter: Path | None, state: Path | None = None) -> None:
         from csr_core.policy import load_policy
         from csr_core.search.tree import Grower
 
         self.settings = settings
         self.policy = load_policy(settings.model, adapter)
-        self._images: dict[str, Image] = {}
+        self._images: dict[str, Image] = {}  # by name
+        self._names: dict[str, str] = {}  # of each prompt's picture
         self._scorer: Any = None
         if settings.generate.keep_by == "reward":
             from csr_core.reward.scorer import SentenceScorer
 
-            self._scorer = SentenceScorer(settings.reward)
+            kept = kept_embeddings(settings.reward, state) if state else None
+            self._scorer = SentenceScorer(settings.reward, kept=kept)
         self.grower = Grower(
             self.policy, settings.generate, settings.seed, iteration, self._rewards if self._scorer else None
         )
@@ -114,6 +126,7 @@ class Search:
         from csr_core.search.tree import Tree
 
         self._images.clear()
+        self._names.clear()
         if self._scorer is not None:
             self._scorer.forget()
         for row in rows:
@@ -123,7 +136,8 @@ class Search:
             except InputError as error:
                 left_out.append({"prompt_id": row["prompt_id"], "reason": str(error)})
                 continue
-            self._images[tree.prompt_id] = image
+            name = self._names[tree.prompt_id] = row["image_sha256"] or row["image"]
+            self._images[name] = image
             yield tree
 
     def _encode(self, image: Image, text: str) -> Any:
@@ -155,12 +169,13 @@ class Search:
         reward, beams = self.settings.reward, self.settings.generate.method == "diverse_beam"
         nodes = [(tree, node) for tree in trees for node in tree.nodes[1:]]
         values = self._scorer.node_rewards(
-            {tree.prompt_id: self._images[tree.prompt_id] for tree in trees},
+            {self._names[tree.prompt_id]: self._images[self._names[tree.prompt_id]] for tree in trees},
             [(tree.prompt_id, node.text, node.log_likelihood, len(node.ids)) for tree, node in nodes],
             beam_scores=[node.score - tree.nodes[node.parent or 0].score for tree, node in nodes] if beams else None,
             earlier=[[one.text for one in tree.ancestors(node)] for tree, node in nodes]
             if reward.repeats_earn_nothing
             else None,
+            names=self._names,
         )
         found = iter(values)
         return [[0.0, *(next(found) for _ in tree.nodes[1:])] for tree in trees]

@@ -1,11 +1,17 @@
-"""Running out of memory, told as what it is: a retry with a smaller batch can help."""
+"""Running out of memory, told as what it is: a smaller batch can help, now and the next time."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
+from csr_core.config import Settings
+from csr_core.digests import digest_value
 from csr_core.errors import OutOfMemoryError
+from csr_core.layout import Layout
+from csr_core.records import read_json, write_json
 
 # What to lower for which stage.
 _DIALS = {
@@ -14,6 +20,41 @@ _DIALS = {
     "finetune": "finetune.batch_size (and raise finetune.accumulation), or set finetune.gradient_checkpointing: true",
     "evaluate": "evaluate.batch_size",
 }
+
+# The settings that say how much a stage needs.
+_SECTIONS = {
+    "generate": ("model", "generate", "reward"),
+    "score": ("reward",),
+    "finetune": ("model", "finetune"),
+    "evaluate": ("model", "evaluate"),
+}
+
+
+def halved_before(stage: str, settings: Settings, layout: Layout) -> int:
+    """How often this stage's batches had to be halved when it last ran with these settings."""
+    known = _known(layout).get(stage, {})
+    return int(known["halved"]) if known.get("settings") == _needs(stage, settings) else 0
+
+
+def note_halved(stage: str, settings: Settings, layout: Layout, halved: int) -> None:
+    """Remember that the stage ran out of memory with batches halved once less; other settings are tried afresh."""
+    if stage in _SECTIONS:
+        write_json(_file(layout), {**_known(layout), stage: {"settings": _needs(stage, settings), "halved": halved}})
+
+
+def _needs(stage: str, settings: Settings) -> str:
+    return digest_value({name: getattr(settings, name).model_dump() for name in _SECTIONS.get(stage, ())})
+
+
+def _file(layout: Layout) -> Path:
+    return layout.state / "memory.json"
+
+
+def _known(layout: Layout) -> dict[str, Any]:
+    try:
+        return dict(read_json(_file(layout)))
+    except (OSError, ValueError):
+        return {}
 
 
 @contextmanager

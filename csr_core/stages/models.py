@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from csr_core.config import ModelSettings, RewardSettings
+from csr_core.digests import Digests, digest_value
+
+if TYPE_CHECKING:
+    from csr_core.reward.embeddings import Embeddings
 
 
 def policy_files(settings: ModelSettings) -> list[Path]:
@@ -26,10 +31,25 @@ def policy_files(settings: ModelSettings) -> list[Path]:
 
 
 def reward_files(settings: RewardSettings) -> list[Path]:
-    """The folder of the reward model; none for a named open_clip model, whose name and tag fix its weights."""
-    if settings.model == "miniature":
-        from csr_core.miniature.weights import shipped
+    """The folders of the reward models; none for a named open_clip model, whose name and tag fix its weights."""
+    from csr_core.miniature.weights import shipped
 
-        return [shipped("clip")]
-    folder = Path(settings.model)
-    return [folder] if folder.is_dir() else []
+    folders = [shipped("clip") if name == "miniature" else Path(name) for name in settings.models]
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def kept_embeddings(settings: RewardSettings, state: Path) -> Embeddings:
+    """What the reward model, known by its files, made of pictures before; `state`: the run's folder for such things.
+
+    The device belongs to it, since another one's numbers differ in their last bits.
+    """
+    import open_clip
+
+    from csr_core.policy.loading import resolve_device
+    from csr_core.reward.embeddings import Embeddings
+
+    digests = Digests(state / "digests" / "reward.json")
+    files = [digests.path(path) for path in reward_files(settings)]
+    digests.save()
+    model = digest_value([settings.models, *files, open_clip.__version__, resolve_device(settings.device).type])
+    return Embeddings(state / "embeddings.sqlite", model)

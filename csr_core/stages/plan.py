@@ -19,7 +19,7 @@ from csr_core.stages.shards import Shards
 STAGES = ("prepare", "generate", "score", "pair", "finetune", "evaluate")
 
 # Raised when a stage's code changes its results: old outputs are then made again.
-VERSIONS = {"prepare": 1, "generate": 3, "score": 3, "pair": 2, "finetune": 2, "evaluate": 2}
+VERSIONS = {"prepare": 1, "generate": 4, "score": 4, "pair": 2, "finetune": 2, "evaluate": 2}
 
 FOUND = 64  # stands for a batch size that was found from the free memory, once that was too large
 
@@ -121,7 +121,7 @@ def _generate(k: int, settings: Settings, layout: Layout) -> StageCall:
     def run(out: Path) -> dict[str, Any]:
         from csr_core.stages.generate import generate
 
-        return generate(settings, k, layout.prompts(k), start, out)
+        return generate(settings, k, layout.prompts(k), start, out, layout.state)
 
     part = {**_sections(settings, "model", "generate"), "seed": settings.seed, "iteration": k}
     inputs = [*_model_inputs(settings, start), layout.prompts(k)]
@@ -130,7 +130,7 @@ def _generate(k: int, settings: Settings, layout: Layout) -> StageCall:
         inputs += _reward_inputs(settings)
     shards = Shards(
         partial(_count_generate, settings, layout.prompts(k)),
-        partial(_make_generate, settings, k, layout.prompts(k), start),
+        partial(_make_generate, settings, k, layout.prompts(k), start, layout.state),
         (".parquet", ".json"),
         cut=str(settings.generate.shard_size),
     )
@@ -143,22 +143,24 @@ def _count_generate(settings: Settings, prompts: Path) -> int:
     return shard_count(settings, prompts)
 
 
-def _make_generate(settings: Settings, k: int, prompts: Path, start: Path | None, out: Path, n: Sequence[int]) -> None:
+def _make_generate(
+    settings: Settings, k: int, prompts: Path, start: Path | None, state: Path, out: Path, numbers: Sequence[int]
+) -> None:
     from csr_core.stages.generate import make_shards
 
-    make_shards(settings, k, prompts, start, out, n)
+    make_shards(settings, k, prompts, start, out, numbers, state)
 
 
 def _score(k: int, settings: Settings, layout: Layout) -> StageCall:
     def run(out: Path) -> dict[str, Any]:
         from csr_core.stages.score import score
 
-        return score(settings, layout.prompts(k), layout.candidates(k), out)
+        return score(settings, layout.prompts(k), layout.candidates(k), out, state=layout.state)
 
     inputs = (*_reward_inputs(settings), layout.prompts(k), layout.candidates(k))
     shards = Shards(
         partial(_count_score, layout.candidates(k)),
-        partial(_make_score, settings, layout.prompts(k), layout.candidates(k)),
+        partial(_make_score, settings, layout.prompts(k), layout.candidates(k), layout.state),
         (".parquet", ".json"),
         cut="parts",  # of the candidates, which are among the inputs
     )
@@ -171,10 +173,12 @@ def _count_score(candidates: Path) -> int:
     return len(part_files(candidates))  # theirs are scored part by part
 
 
-def _make_score(settings: Settings, prompts: Path, candidates: Path, out: Path, numbers: Sequence[int]) -> None:
+def _make_score(
+    settings: Settings, prompts: Path, candidates: Path, state: Path, out: Path, numbers: Sequence[int]
+) -> None:
     from csr_core.stages.score import make_shards
 
-    make_shards(settings, prompts, candidates, out, numbers)
+    make_shards(settings, prompts, candidates, out, numbers, state=state)
 
 
 def _pair(k: int, settings: Settings, layout: Layout) -> StageCall:
@@ -242,6 +246,8 @@ def _evaluate(k: int, settings: Settings, layout: Layout) -> StageCall:
         return summary
 
     inputs = [*_model_inputs(settings, model), *splits.values(), *(p for p in (previous, base) if p)]
+    if settings.evaluate.held_out_model is not None:
+        inputs += _held_out_inputs(settings)
     outputs = {"answers": layout.answers(k), "metrics.json": layout.metrics(k), "main.json": layout.main_metrics(k)}
     part = _sections(settings, "model", "evaluate")
     shards = Shards(
@@ -280,6 +286,13 @@ def _model_inputs(settings: Settings, adapter: Path | None) -> list[Path]:
     from csr_core.stages.models import policy_files
 
     return [*policy_files(settings.model), *([adapter] if adapter else [])]
+
+
+def _held_out_inputs(settings: Settings) -> list[Path]:
+    from csr_core.evaluation.watching import held_out
+    from csr_core.stages.models import reward_files
+
+    return reward_files(held_out(settings))
 
 
 def _reward_inputs(settings: Settings) -> list[Path]:

@@ -20,30 +20,37 @@ from csr_core.reward.cleaning import clean_sentence
 from csr_core.reward.likelihood import likelihood_reward
 from csr_core.reward.ranks import combined_rank, sibling_ranks
 from csr_core.reward.scorer import SentenceScorer, rewards_of_image
+from csr_core.stages.models import kept_embeddings
 from csr_core.stages.parts import part_files, trees_of_part
 from csr_core.stages.shards import missing_parts, part
 
 GROUP = 32  # prompts whose sentences are embedded together
 FILES = (".parquet", ".json")  # what a finished shard leaves
-COUNTS = ("prompts", "sentences", "repeats", "distinct_sentences_embedded", "images_embedded", "long_sentences_split")
+COUNTS = ("prompts", "sentences", "repeats", "distinct_sentences_embedded", "images", "long_sentences_split")
 
 Row = dict[str, Any]
 
 
 def score(
-    settings: Settings, prompts: Path, candidates: Path, out: Path, scorer: SentenceScorer | None = None
+    settings: Settings,
+    prompts: Path,
+    candidates: Path,
+    out: Path,
+    scorer: SentenceScorer | None = None,
+    state: Path | None = None,
 ) -> dict[str, Any]:
     """Score the trees of `candidates` part by part into files of the same names in `out` (SCORES schema).
 
     A prompt whose picture cannot be opened any more, or whose tree is unusable, is left out, counted and named.
-    `scorer` is made from `settings.reward` unless given. Returns the summary, also in `out/summary.json`.
+    `scorer` is made from `settings.reward` unless given. `state`: where embeddings of pictures are kept from one stage
+    to another; None: they are not. Returns the summary, also in `out/summary.json`.
 
     Raises:
         InputError: the relevance model cannot be loaded, a table is missing or of another stage, or nothing is left.
     """
     count = len(part_files(candidates))
     _refuse_mixed_runs(candidates)
-    make_shards(settings, prompts, candidates, out, missing_parts(out, count, FILES), scorer)
+    make_shards(settings, prompts, candidates, out, missing_parts(out, count, FILES), scorer, state)
     parts = [read_json(part(out, number, ".json")) for number in range(count)]
     left_out = [item for one in parts for item in one["left_out"]]
     counts: Counter[str] = Counter()
@@ -67,13 +74,15 @@ def make_shards(
     out: Path,
     numbers: Sequence[int],
     scorer: SentenceScorer | None = None,
+    state: Path | None = None,
 ) -> None:
     """Write the parts with these numbers: the scored trees, and a JSON file with what is counted of them."""
     if not numbers:
         return
     known = {row["prompt_id"]: row for row in read_table(prompts, PROMPTS)}
     files = [part_files(candidates)[number] for number in numbers]
-    scorer = scorer or SentenceScorer(settings.reward)
+    kept = kept_embeddings(settings.reward, state) if state else None
+    scorer = scorer or SentenceScorer(settings.reward, kept=kept)
     with Progress("score", total=sum(pq.read_metadata(file).num_rows for file in files), unit="nodes") as bar:
         for number, file in zip(numbers, files, strict=True):
             _score_part(settings, file, known, out, number, scorer, bar)
@@ -93,19 +102,21 @@ def _score_part(
     left_out: list[dict[str, str]] = []
     done: list[Row] = []
     scorer.forget()
-    before = (scorer.embedded_texts, scorer.embedded_images, scorer.split_texts)
+    before, images = (scorer.embedded_texts, scorer.split_texts), set()
     for group in _groups(trees_of_part(file, CANDIDATES, set())):
         usable = _usable(group, known, settings, scorer, left_out)
         _score_group(settings.reward, usable, known, scorer)
         for tree in usable.values():
             done += tree
             counts["prompts"] += 1
+            images.add(_image_name(known[tree[0]["prompt_id"]]))
             counts["sentences"] += sum(row["reward"] is not None for row in tree)
             counts["repeats"] += sum(row.pop("_repeat", False) for row in tree)
             dropped.update(row["dropped"] for row in tree if row["dropped"])
         bar.advance(sum(len(tree) for tree in group.values()))
-    after = (scorer.embedded_texts, scorer.embedded_images, scorer.split_texts)
-    counts.update(dict(zip(COUNTS[3:], (new - old for new, old in zip(after, before, strict=True)), strict=True)))
+    counts["distinct_sentences_embedded"] = scorer.embedded_texts - before[0]
+    counts["long_sentences_split"] = scorer.split_texts - before[1]
+    counts["images"] = len(images)  # not how many were embedded, which depends on what was done before
     write_table(part(out, number, ".parquet"), done, SCORES)
     write_json(part(out, number, ".json"), {"counts": counts, "dropped": dropped, "left_out": left_out})
 
@@ -142,9 +153,9 @@ def _usable(
             if prompt_id not in known:
                 raise InputError("it is not among the prompts of this iteration: candidates of another run?")
             check_tree(tree)
-            name = _image_name(known[prompt_id])
-            if not scorer.knows(name):
-                scorer.add_image(name, open_image(known[prompt_id]["image"], settings.data.max_pixels))
+            name, file = _image_name(known[prompt_id]), known[prompt_id]["image"]
+            if not Path(file).is_file() or not scorer.knows(name):
+                scorer.add_image(name, open_image(file, settings.data.max_pixels))
             usable[prompt_id] = tree
         except InputError as error:
             left_out.append({"prompt_id": prompt_id, "reason": str(error)})

@@ -4,6 +4,7 @@ import math
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ def trainer_loss(pairs: Pairs, model: Any, **values: Any) -> float:
 
     policy = load_policy(MODEL)
     batch = PairCollator(policy, PIXELS)
-    config = trainer_settings(policy, settings(**values).finetune, 1, 0, Path("unused"))
+    config = trainer_settings(policy, settings(**values).finetune, 1, 0, Path(tempfile.mkdtemp()))
     fresh = load_policy(MODEL, trainable=True).model
     trainer = DPOTrainer(
         model=fresh,

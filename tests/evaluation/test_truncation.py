@@ -5,7 +5,8 @@ import pytest
 from csr_core.evaluation.chair import chair
 from csr_core.evaluation.priors import prior_item, repeats
 from csr_core.evaluation.statistics import measure
-from csr_core.evaluation.truncation import control_at_recall, control_points, sentences, truncate
+from csr_core.evaluation.truncation import control_at_recall, control_points, truncate
+from csr_core.search.sentences import split_sentences
 
 TRUTH = {1: {"dog", "bench"}, 2: {"cat", "cup"}}
 CAPTIONS = [
@@ -25,7 +26,7 @@ CAPTIONS = [
     ],
 )
 def test_sentences(text, parts):
-    assert sentences(text) == parts
+    assert split_sentences(text) == parts
 
 
 def test_truncate():

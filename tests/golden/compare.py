@@ -17,8 +17,9 @@ from csr_core.images import open_image
 from csr_core.policy import Policy, PromptInputs, load_policy
 from csr_core.presets import AUTHORS_CODE, AUTHORS_CODE_LLAVA
 from csr_core.prompts import read_prompts
+from csr_core.search.beaming import BeamSearches
 from csr_core.search.decoding import Prefixes
-from csr_core.search.expand import Expander, Job
+from csr_core.search.jobs import Job
 from csr_core.search.sentences import period_id, sentence_rule
 from tests.golden.clip import TransformersClip
 from tests.golden.tally import Tally
@@ -159,10 +160,16 @@ def _compare_beams(
         )
         vocabulary = policy.model.get_output_embeddings().weight.shape[0]
         rule = sentence_rule(generate.sentence_end, policy.tokenizer, vocabulary)
-        expander = Expander(policy, generate, rule, prefixes)
-        jobs = [Job(_case_prompt(golden, case), ()) for case in cases]
-        for case, found in zip(cases, expander.hypotheses(jobs), strict=True):
-            _compare_case(case, found, policy, tally)
+        searches, decoder = BeamSearches(policy, generate, rule), prefixes.decoder()
+        jobs = {Job(_case_prompt(golden, case), (), last=True): case for case in cases}
+        decoder.admit(prefixes.get([job.prompt for job in jobs]))
+        searches.enter(list(jobs), range(len(jobs)))
+        while searches.sentences:
+            found, parents, tokens = searches.hypotheses(decoder)
+            for job, of_job in found:
+                _compare_case(jobs[job], of_job, policy, tally)
+            if len(parents):
+                decoder.advance(parents, tokens)
 
 
 def _case_prompt(golden: Golden, case: dict[str, Any]) -> PromptInputs:

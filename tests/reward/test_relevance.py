@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,10 +76,11 @@ def test_batch_size_does_not_change_rewards(clip, scenes, batch_size) -> None:
     images = {str(index): draw(scene) for index, scene in enumerate(scenes)}
     nodes = [(name, object_sentence(other), -2.0, 5) for name in images for other in sorted(scenes[0].names)]
     rewards = [
-        SentenceScorer(RewardSettings(device="cpu", batch_size=size), clip).node_rewards(images, nodes)
-        for size in (batch_size, 7)
+        SentenceScorer(RewardSettings(device="cpu"), replace(clip, batch_size=size)).node_rewards(images, nodes)
+        for size in (batch_size, 7, None)
     ]
     assert rewards[0] == pytest.approx(rewards[1], rel=1e-5, abs=1e-5)
+    assert rewards[0] == pytest.approx(rewards[2], rel=1e-5, abs=1e-5)
 
 
 def test_reward_is_equation_4_of_relevance_and_probability(scorer, scenes) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from csr_core.config import GenerateSettings
-from csr_core.search.expand import Sentence
+from csr_core.search.jobs import Sentence
 from csr_core.search.tree import Grower, Node, Tree, path_sums, select
 from tests.search import worlds
 from tests.search.test_decoding import plain
@@ -182,3 +182,22 @@ def test_samples_follow_the_models_distribution():
         if expected > 0.1:
             deviation = (expected * (1 - expected) / width) ** 0.5
             assert abs(count / width - expected) < 4 * deviation
+
+
+AUTHORS = BEAMS.model_copy(update={"sentence_end": "token", "max_sentence_tokens": 6})
+
+
+@pytest.mark.parametrize("settings", [SAMPLE, BEAMS, AUTHORS], ids=["sample", "beams", "authors"])
+def test_a_sentence_is_written_on_from_where_the_model_stands(settings):
+    """What is kept of a sentence gives the logits of a plain pass over the prompt and all of it."""
+    policy, [tree] = worlds.policy(), worlds.trees(1)
+    grower = Grower(policy, settings)
+    grower.expander.add([grower._job(tree, tree.nodes[0], None)])
+    while not (done := grower.expander.step()):
+        pass
+    sentences = [sentence for sentence in done[0][1] if not sentence.final]
+    assert sentences
+    for sentence in sentences:
+        [state] = grower.prefixes.catch_up([sentence.state])
+        assert state.written == len(sentence.ids)
+        assert torch.allclose(state.logits, plain(policy, tree.prompt, sentence.ids), atol=1e-4)

@@ -9,12 +9,15 @@ import pytest
 import torch
 from PIL import Image
 
-from csr_core.config import EvaluateSettings, ModelSettings, Settings
+from csr_core.config import EvaluateSettings, ModelSettings, RewardSettings, Settings
 from csr_core.errors import InputError
 from csr_core.evaluation.answers import Ask, Encoder, greedy_answers
 from csr_core.evaluation.cli import evaluate_chair, evaluate_pope
 from csr_core.policy import load_policy
+from csr_core.reward.scorer import SentenceScorer
+from csr_core.search.sentences import split_sentences
 from csr_core.stages.evaluate import evaluate
+from tests.reward import open_clips
 
 GOLDEN = Path(__file__).resolve().parents[2] / "../shared/data/golden"
 COLOURS = ("red", "green", "blue", "white", "black", "orange")
@@ -223,3 +226,23 @@ def test_answers_are_greedy_and_in_order(model, split):
         texts, left_out = greedy_answers(asks, 6, 4, Encoder(strict, 10**6))
         assert left_out == []
         assert texts == [policy.decode(most_likely(strict, one, 6)).strip() for one in inputs]
+
+
+def test_a_held_out_model_watches(model, split, tmp_path):
+    """The mean over captions of the mean cosine of their sentences, beside the base's."""
+    held_out = str(open_clips.clip(tmp_path / "clip"))
+    for name, more in (("base", {}), ("next", {"base": tmp_path / "base/answers"})):
+        out = tmp_path / name
+        (out / "answers").mkdir(parents=True)
+        own = EvaluateSettings(max_new_tokens=24, bootstrap=200, held_out_model=held_out)
+        settings = Settings(model=model, evaluate=own)
+        evaluate(settings, {"own": split}, None, out, out / "answers", out / "metrics.json", **more)
+    metrics = json.loads((tmp_path / "next/metrics.json").read_text())["own"]["held_out_relevance"]
+    rows = lines(tmp_path / "next/answers/own_captions.jsonl")
+    assert metrics["value"] == pytest.approx(sum(row["held_out_relevance"] for row in rows) / 6)
+    assert (metrics["n"], metrics["vs_base"]["difference"]) == (6, 0)
+    scorer = SentenceScorer(RewardSettings(model=held_out, device="cpu"))
+    scorer.add_image("a", Image.open(split / "images/0000.png").convert("RGB"))
+    said = split_sentences(rows[0]["caption"])
+    expected = sum(scorer.relevances([("a", text) for text in said])) / len(said)
+    assert rows[0]["held_out_relevance"] == pytest.approx(expected, abs=1e-4)

@@ -89,7 +89,7 @@ def test_parts_columns_and_summary(tmp_path, clip) -> None:
     assert [item["prompt_id"] for item in rows[::6]] == ["p0", "p2", "p1", "p3"]
     assert read_json(tmp_path / "out" / "summary.json") == json.loads(json.dumps(summary))
     assert (summary["prompts"], summary["sentences"], summary["repeats"], summary["left_out"]) == (4, 20, 4, [])
-    assert summary["images_embedded"] == 4
+    assert summary["images"] == 4
     for item in rows:
         assert item["dropped"] is item["likelihood_rank"] is item["relevance_rank"] is None
         if item["parent"] is None:

@@ -27,6 +27,12 @@ def make(notes: Path, folder: Path, numbers: list[int]) -> None:
         (notes / f"{number}-{os.getpid()}").touch()
 
 
+def make_beside_another(notes: Path, folder: Path, numbers: list[int]) -> None:
+    make(notes, folder, numbers)
+    while len({name.name.split("-")[1] for name in notes.iterdir()}) < 2:
+        time.sleep(0.01)
+
+
 def call(root: Path) -> StageCall:
     notes = root / "notes"
     notes.mkdir(exist_ok=True)
@@ -60,10 +66,12 @@ def test_shards_of_other_inputs_are_not_taken(tmp_path: Path) -> None:
 
 
 def test_workers_share_the_missing_shards(tmp_path: Path) -> None:
-    stage = call(tmp_path)
-    assert stage.shards is not None
-    make_missing(stage.shards, tmp_path, workers=2)
-    assert stage.shards.missing(tmp_path) == []
+    """The first shard of each waits for the other's, so that neither has made all before the other began."""
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    shards = Shards(lambda: COUNT, partial(make_beside_another, notes), (".json",), cut="1")
+    make_missing(shards, tmp_path, workers=2)
+    assert shards.missing(tmp_path) == []
     processes = {name.name.split("-")[1] for name in (tmp_path / "notes").iterdir()}
     assert len(processes) == 2
     assert str(os.getpid()) not in processes
