@@ -118,7 +118,7 @@ def imported_card(iteration: int, summary: Mapping[str, Any]) -> str:
         iteration=iteration,
         source=summary["imported"],
         counts=_counts(summary),
-        texts=_table(("", "value"), {name: f"{value:.4g}" for name, value in _texts(summary["diversity"]).items()}),
+        texts=table(("", "value"), {name: f"{value:.4g}" for name, value in _texts(summary["diversity"]).items()}),
         columns=_columns(),
         loading=LOADING,
     )
@@ -138,7 +138,7 @@ def _metadata(name: str, pairs: int) -> str:
 
 
 def _columns() -> str:
-    return _table(("column", "meaning"), {f"`{name}`": text for name, text in COLUMNS.items()})
+    return table(("column", "meaning"), {f"`{name}`": text for name, text in COLUMNS.items()})
 
 
 def _size(pairs: int) -> str:
@@ -147,12 +147,12 @@ def _size(pairs: int) -> str:
 
 def _model(settings: Settings, model: Mapping[str, Any]) -> str:
     if model["iteration"] == 0:
-        return f"`{_portable(model['path'])}`, the base model"
-    base = _portable(settings.model.path)
-    return f"`{_portable(model['path'])}`, what iteration {model['iteration']} made of the base model `{base}`"
+        return f"`{portable(model['path'])}`, the base model"
+    base = portable(settings.model.path)
+    return f"`{portable(model['path'])}`, what iteration {model['iteration']} made of the base model `{base}`"
 
 
-def _portable(value: Any) -> Any:
+def portable(value: Any) -> Any:
     """A path of this machine says nothing on another: its last part does."""
     return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
@@ -164,7 +164,7 @@ def _counts(summary: Mapping[str, Any]) -> str:
         "left out": len(summary["left_out"]),
         **{f"left out: {reason}": count for reason, count in sorted(summary["left_out_by_reason"].items())},
     }
-    return _table(("", "number"), rows)
+    return table(("", "number"), rows)
 
 
 def _margins(diversity: Mapping[str, Any]) -> str:
@@ -176,7 +176,7 @@ def _margins(diversity: Mapping[str, Any]) -> str:
         "greatest margin": edges[-1],
         **_texts(diversity),
     }
-    return _table(("", "value"), {name: f"{value:.4g}" for name, value in rows.items()})
+    return table(("", "value"), {name: f"{value:.4g}" for name, value in rows.items()})
 
 
 def _texts(diversity: Mapping[str, Any]) -> dict[str, float]:
@@ -190,11 +190,11 @@ def _texts(diversity: Mapping[str, Any]) -> dict[str, float]:
 def _settings(settings: Settings) -> str:
     rows: dict[str, Any] = {"seed": settings.seed}
     for section, names in DECIDING.items():
-        rows |= {f"{section}.{name}": _portable(getattr(getattr(settings, section), name)) for name in names}
-    return _table(("setting", "value"), rows)
+        rows |= {f"{section}.{name}": portable(getattr(getattr(settings, section), name)) for name in names}
+    return table(("setting", "value"), rows)
 
 
-def _table(head: tuple[str, str], rows: Mapping[str, Any]) -> str:
+def table(head: tuple[str, str], rows: Mapping[str, Any]) -> str:
     lines = [f"| {head[0]} | {head[1]} |", "|---|---|"]
     for name, value in rows.items():
         text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
