@@ -12,6 +12,7 @@ from pathlib import Path
 from csr_core.config import Settings
 from csr_core.errors import CsrError, SettingsError
 from csr_core.layout import Layout
+from csr_core.prompts import MINIATURE, local_paths
 
 GIB = 1024**3
 TRIAL_SIZES = (2, 6)  # prompts; two sizes tell loading time and time a prompt apart
@@ -35,14 +36,18 @@ def missing_files(settings: Settings) -> list[str]:
             problems.append(f"{key}: there is no {value}; {hint}")
 
     data = settings.data
-    need("data.prompts", data.prompts if data.prompts != "miniature" else None, "give a JSON, JSONL or dataset path")
-    need("data.images", data.images, "give the folder of the pictures, or null for the folder of the prompts")
+    hints = {data.images: ("data.images", "give the folder of the pictures, or null for the folder of the prompts")}
+    for path in local_paths(data):
+        key, hint = hints.get(path, ("data.prompts", "give a file, a folder of pictures or a dataset (docs/data.md)"))
+        need(key, path, hint)
     if _looks_like_path(settings.model.path):
         need("model.path", settings.model.path, "give a checkpoint's folder, or a Hugging Face name")
     need("model.adapter", settings.model.adapter, "give the folder of a PEFT adapter, or null")
     for name in settings.reward.models:
         if ":" not in name and _looks_like_path(name):
             need("reward.model", name, "give an open_clip folder, or NAME:PRETRAINED")
+    for k in settings.pair.imported:
+        need("pair.imported", str(Layout().imported(k)), f"csr import preferences --iteration {k}, or take {k} out")
     for name, split in settings.evaluate.splits.items():
         if not split.folder.startswith("miniature:"):
             need(f"evaluate.splits.{name}.folder", split.folder, "give a folder with prompts.jsonl and instances.json")
@@ -78,18 +83,17 @@ def _looks_like_path(name: str) -> bool:
 
 
 def _pictures(settings: Settings) -> Iterator[Finding]:
-    if settings.data.prompts == "miniature":
+    if settings.data.prompts == MINIATURE:
         yield Finding(True, "prompts", f"{settings.data.per_iteration or 300} scenes an iteration, drawn when needed")
         return
     from csr_core.images import open_image
     from csr_core.progress import Progress
-    from csr_core.prompts import read_prompts
+    from csr_core.prompts import prompts_of
 
     data = settings.data
     try:
         with tempfile.TemporaryDirectory() as folder:
-            images = Path(data.images) if data.images else None
-            found = read_prompts(Path(data.prompts), images, data.max_prompt_characters, Path(folder))
+            found = prompts_of(data, Path(folder))
             with Progress("pictures", len(found.rows), "pictures") as bar:
                 for row in found.rows:
                     try:
@@ -171,7 +175,8 @@ def _trial_run(settings: Settings, size: int) -> dict[str, float]:
     from csr_core.stages.runner import run_stage
 
     data = settings.data.model_copy(update={"per_iteration": size})
-    small = settings.model_copy(update={"data": data})
+    pair = settings.pair.model_copy(update={"imported": []})
+    small = settings.model_copy(update={"data": data, "pair": pair})
     with tempfile.TemporaryDirectory() as folder:
         layout = Layout(Path(folder))
         return {
@@ -180,7 +185,6 @@ def _trial_run(settings: Settings, size: int) -> dict[str, float]:
 
 
 def _count(settings: Settings) -> int:
-    from csr_core.prompts import read_prompts
+    from csr_core.prompts import prompts_of
 
-    data = settings.data
-    return len(read_prompts(Path(data.prompts), Path(data.images) if data.images else None).rows)
+    return len(prompts_of(settings.data).rows)

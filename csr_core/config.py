@@ -6,7 +6,7 @@ the file. What each value means stands beside it in `params.yaml`; the presets a
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -32,6 +32,7 @@ class DataSettings(_Section):
 
     prompts: str = "miniature"
     images: str | None = None
+    prompt: str = "Describe this image in detail."
     per_iteration: int | None = Field(300, ge=1)
     max_pixels: int = Field(50_000_000, ge=1)
     max_prompt_characters: int = Field(4000, ge=1)
@@ -102,6 +103,7 @@ class PairSettings(_Section):
     min_margin: float = Field(0.0, ge=0.0)
     same_length_share: float = Field(0.0, ge=0.0, le=1.0)
     drop_closest: float = Field(0.0, ge=0.0, lt=1.0)
+    imported: list[Annotated[int, Field(ge=1)]] = Field(default_factory=list)
 
 
 class FinetuneSettings(_Section):

@@ -8,6 +8,8 @@ from pathlib import Path
 import yaml
 
 from csr_core.config import Settings
+from csr_core.layout import Layout
+from csr_core.prompts import local_paths
 
 # A line `- <name>` stands for any number of dependencies; `code` is the version of a stage's code.
 TEMPLATE = """\
@@ -15,8 +17,10 @@ TEMPLATE = """\
 # Another number of iterations, another model or other data in params.yaml: `python -m csr_core.dvcfile` writes it anew.
 # Outputs are kept while a stage runs (persist), so that a stage which is up to date or half done is not started anew.
 vars:
-  - loop:  # start: what the iteration starts from
+  - loop:  # start: what the iteration starts from; asked, scored: what its pairs are made of, or imported from
       - <loop>
+  - made:  # iterations whose pairs are made, not imported
+      - <made>
 
 stages:
   splits:
@@ -42,7 +46,7 @@ stages:
     metrics:
       - metrics/summary/iter_0.json: {persist: true}
   prepare:
-    foreach: ${loop}
+    foreach: ${made}
     do:
       cmd: csr stage prepare --iteration ${item.k}
       deps:
@@ -54,7 +58,7 @@ stages:
       outs:
         - data/iter_${item.k}/prompts: {persist: true}
   generate:
-    foreach: ${loop}
+    foreach: ${made}
     do:
       cmd: csr stage generate --iteration ${item.k}
       deps:
@@ -70,7 +74,7 @@ stages:
       outs:
         - data/iter_${item.k}/candidates: {persist: true}
   score:
-    foreach: ${loop}
+    foreach: ${made}
     do:
       cmd: csr stage score --iteration ${item.k}
       deps:
@@ -87,8 +91,8 @@ stages:
     do:
       cmd: csr stage pair --iteration ${item.k}
       deps:
-        - data/iter_${item.k}/prompts
-        - data/iter_${item.k}/scores
+        - ${item.asked}
+        - ${item.scored}
       params:
         - seed
         - reward
@@ -101,7 +105,7 @@ stages:
     do:
       cmd: csr stage finetune --iteration ${item.k}
       deps:
-        - data/iter_${item.k}/prompts
+        - ${item.asked}
         - data/iter_${item.k}/preferences
         - ${item.start}
       params:
@@ -146,12 +150,11 @@ def render(settings: Settings, root: Path = Path()) -> str:
     reward = [path for name in settings.reward.models for path in _model(name, "clip", root, checkout)]
     held_out = settings.evaluate.held_out_model
     watching = _model(held_out, "clip", root, checkout) if held_out else []
-    data = settings.data
     lines: dict[str, Sequence[str]] = {
         "base": base,
         "reward": reward,
         "growing": reward if settings.generate.keep_by == "reward" else [],
-        "prompts": [path for path in (data.prompts, data.images) if path and data.prompts != "miniature"],
+        "prompts": local_paths(settings.data),
         "held out": [
             *(s.folder for s in settings.evaluate.splits.values() if not s.folder.startswith("miniature:")),
             *watching,
@@ -162,13 +165,28 @@ def render(settings: Settings, root: Path = Path()) -> str:
     if settings.model.adapter:
         base = [settings.model.adapter, *base]
         lines["base"] = base
-    # A stage cannot name one dependency twice, but a file of it: that stands for a base without files here.
-    first = base[0] if base else "data/iter_1/prompts/prompts.parquet"
-    loop = {
-        str(k): {"k": k, "start": first if k == 1 else f"models/iter_{k - 1}", "previous": k - 1}
-        for k in range(1, settings.iterations + 1)
+    loop = {k: _iteration(k, settings, base) for k in range(1, settings.iterations + 1)}
+    made = {
+        k: {name: item[name] for name in ("k", "start")} for k, item in loop.items() if k not in settings.pair.imported
     }
-    return _filled(TEMPLATE, lines, [f"{_yaml(k)}: {_yaml(item)}" for k, item in loop.items()])
+    loops = {
+        name: [f"{_yaml(str(k))}: {_yaml(item)}" for k, item in items.items()] or ["{}"]
+        for name, items in (("loop", loop), ("made", made))
+    }
+    return _filled(TEMPLATE, lines, loops)
+
+
+def _iteration(k: int, settings: Settings, base: Sequence[str]) -> dict[str, object]:
+    """What the stages of iteration K depend on beside what all iterations do."""
+    layout = Layout()
+    # A stage cannot name one dependency twice, but a file of it.
+    if k in settings.pair.imported:
+        asked, first = layout.imported(k), "preferences.parquet"
+        scored = asked / "summary.json"
+    else:
+        asked, first, scored = layout.prompts(k), "prompts.parquet", layout.scores(k)
+    start = layout.model(k - 1) if k > 1 else base[0] if base else asked / first  # the last stands for no files here
+    return {"k": k, "start": str(start), "previous": k - 1, "asked": str(asked), "scored": str(scored)}
 
 
 def _model(path: str, shipped: str, root: Path, checkout: bool) -> list[str]:
@@ -177,14 +195,14 @@ def _model(path: str, shipped: str, root: Path, checkout: bool) -> list[str]:
     return [path] if (root / path).is_dir() else []
 
 
-def _filled(template: str, lines: dict[str, Sequence[str]], loop: Sequence[str]) -> str:
+def _filled(template: str, lines: dict[str, Sequence[str]], loops: dict[str, list[str]]) -> str:
     """Put the lists in the places of their marks, and leave out a `deps:` that stays empty."""
     made: list[str] = []
     for line in template.splitlines():
         indent, mark, name = line.partition("- <")
         name = name.removesuffix(">")
         if mark:
-            made += [indent + item for item in (loop if name == "loop" else [f"- {item}" for item in lines[name]])]
+            made += [indent + item for item in loops.get(name) or [f"- {item}" for item in lines[name]]]
         else:
             if line.strip() == "params:" and made[-1].strip() == "deps:":
                 made.pop()

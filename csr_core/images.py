@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 
@@ -39,6 +40,28 @@ def open_image(path: Path | str, max_pixels: int = 50_000_000) -> Image.Image:
         raise InputError(f"{path} is not a picture that can be read: is it damaged, or of another type?") from error
     except (OSError, SyntaxError, ValueError) as error:
         raise InputError(f"{path} cannot be read to its end ({error}): fetch it again") from error
+
+
+COCO = re.compile(r"(?:^|/)(?:COCO_(?:train|val)2014_)?(\d{12}\.jpg)$")
+COCO_PLACES = (
+    *("", "COCO_train2014_", "COCO_val2014_"),
+    *("train2014/COCO_train2014_", "val2014/COCO_val2014_", "train2017/", "val2017/"),
+)
+
+
+def find_image(folder: Path, name: str) -> Path:
+    """The picture `name` below `folder`; one of COCO's also under the other names it has there.
+
+    COCO 2014 calls a picture train2014/COCO_train2014_000000000009.jpg, COCO 2017 train2017/000000000009.jpg, and files
+    about them use either, with any folder before it; a number stands for one picture in all of COCO. Where nothing is
+    found: `folder / name`.
+    """
+    named = folder / name
+    coco = COCO.search(name)
+    if coco is None or named.exists():
+        return named
+    places = (folder / f"{place}{coco[1]}" for place in COCO_PLACES)
+    return next((place for place in places if place.exists()), named)
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -24,6 +24,13 @@ class Layout:
     def preferences(self, iteration: int) -> Path:
         return self.root / "data" / f"iter_{iteration}" / "preferences"
 
+    def imported(self, iteration: int) -> Path:
+        """Pairs brought in from elsewhere, read by `pair` where `pair.imported` says so.
+
+        Not below `data/`, which Git ignores since stages make it anew: `dvc add` needs a place that it does not.
+        """
+        return self.root / "imported" / f"iter_{iteration}"
+
     def answers(self, iteration: int) -> Path:
         return self.root / "data" / f"iter_{iteration}" / "answers"
 

@@ -78,9 +78,19 @@ def preset_values(preset: str, miniature: bool = True) -> dict[str, Any]:
 
 def render_params(values: Mapping[str, Any]) -> str:
     """The commented `params.yaml` with `values` (`{dotted key: value}`) in their places."""
+    template = files("csr_core").joinpath("params_template.yaml").read_text("utf-8")
+    return with_values(template, values)
+
+
+def with_values(text: str, values: Mapping[str, Any]) -> str:
+    """The text of a settings file with `values` (`{dotted key: value}`) in their places, comments kept.
+
+    Raises:
+        SettingsError: a key has no line of its own, `key: value`, in the text.
+    """
     left = dict(values)
     section, lines = "", []
-    for line in files("csr_core").joinpath("params_template.yaml").read_text("utf-8").splitlines():
+    for line in text.splitlines():
         if top := re.match(r"^(\w+):\s*(#.*)?$", line):
             section = f"{top[1]}."
         match = re.match(r"^(\s*)(\w+): ([^#{]*?)(\s*)(#.*)?$", line)
@@ -90,7 +100,8 @@ def render_params(values: Mapping[str, Any]) -> str:
                 line = _with_value(match, left.pop(key))
         lines.append(line)
     if left:
-        raise SettingsError(f"no place in params.yaml for {sorted(left)}")
+        keys = ", ".join(f"{key} = {value}" for key, value in left.items())
+        raise SettingsError(f"the settings file has no line for {sorted(left)}: write it by hand ({keys})")
     return "\n".join(lines) + "\n"
 
 

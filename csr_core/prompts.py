@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from csr_core.config import DataSettings
 from csr_core.errors import InputError
+from csr_core.images import find_image
+from csr_core.prompt_sources import FORMS, is_hub_name, read_rows
+
+MINIATURE = "miniature"
+ASKING = ("prompt", "input", "question", "conversations", "messages")  # the first of them that a row has is its prompt
+# The authors' preference sets hold the prompt as their model saw it: Vicuna's system text, the turn, "ASSISTANT:".
+VICUNA = re.compile(
+    r"A chat between a curious \w+ and an artificial intelligence assistant\..*?\bUSER:(.*)ASSISTANT:", re.S
+)
 
 
 @dataclass
@@ -22,31 +33,44 @@ class PromptSet:
         self.left_out.append({"prompt_id": prompt_id, "reason": reason})
 
 
-def read_prompts(
-    source: Path, images: Path | None, max_characters: int = 4000, extract: Path | None = None
-) -> PromptSet:
-    """Prompts of a JSON or JSONL file, or of a Hugging Face dataset on disk.
+def prompts_of(data: DataSettings, extract: Path | None = None) -> PromptSet:
+    """The prompts that the settings name; see `read_prompts`."""
+    images = Path(data.images) if data.images else None
+    return read_prompts(data.prompts, images, data.max_prompt_characters, extract, data.prompt)
 
-    Rows hold `id, image, prompt`, or the authors' `id, image, input` with `<image>` in the text (taken out, with its
-    line break). `image` is a path below `images` (default: the file's folder); pictures held inside a dataset are
-    written to `extract`. Bad rows are left out and named.
+
+def local_paths(data: DataSettings) -> list[str]:
+    """The files and folders that the settings name; the miniature has none, and what is on a hub counts by its name."""
+    prompts = [] if data.prompts == MINIATURE or is_hub_name(data.prompts) else [data.prompts]
+    return [*prompts, *([data.images] if data.images and data.prompts != MINIATURE else [])]
+
+
+def read_prompts(
+    source: Path | str,
+    images: Path | None,
+    max_characters: int = 4000,
+    extract: Path | None = None,
+    prompt: str | None = None,
+) -> PromptSet:
+    """Prompts of a file, a folder of pictures, or a Hugging Face dataset on disk or by name (`prompt_sources.FORMS`).
+
+    Of a conversation the first turn of the human is the prompt; answers are never read. `<image>` in a text is taken
+    out, with its line break. `image` is a path below `images` (default: the file's folder), COCO's two ways of naming
+    its pictures understood; pictures held inside a dataset are written to `extract`. Bad rows are left out and named.
 
     Raises:
-        InputError: the source is missing, is not JSON, or holds no usable row.
+        InputError: the source is missing, is of no accepted form, or holds no usable row.
     """
-    if not source.exists():
-        raise InputError(
-            f"data.prompts: expected a file or a dataset folder at {source}, found nothing: check the path"
-        )
-    rows = _dataset_rows(source, extract) if source.is_dir() else _file_rows(source)
-    folder = images if images is not None else (source if source.is_dir() else source.parent)
+    rows = read_rows(source, extract, prompt)
+    if images is None:
+        images = Path() if is_hub_name(source) else Path(source) if Path(source).is_dir() else Path(source).parent
     found = PromptSet()
     seen: Counter[str] = Counter()
     for number, row in enumerate(rows):
-        _add(found, seen, row, number, folder, max_characters)
+        _add(found, seen, row, number, images, max_characters)
     if not found.rows:
         reasons = Counter(item["reason"].split(":")[0] for item in found.left_out)
-        raise InputError(f"no usable prompt in {source} ({dict(reasons) or 'the file is empty'}): see docs/data.md")
+        raise InputError(f"no usable prompt in {source} ({dict(reasons) or 'it is empty'}). {FORMS}")
     return found
 
 
@@ -57,11 +81,12 @@ def _add(found: PromptSet, seen: Counter[str], row: Any, number: int, folder: Pa
         return found.drop(
             f"row {number + 1}", f"not an object: expected id, image and prompt, got {type(row).__name__}"
         )
-    prompt_id = str(row.get("id", row.get("prompt_id", f"{number:06d}")))
-    text = row.get("prompt", row.get("input"))
-    if not isinstance(text, str) or not isinstance(row.get("image"), str):
+    prompt_id = id_of(row, f"{number:06d}")
+    if "conversations" in row and prompt_id in seen:
+        prompt_id = f"{prompt_id}#{seen[prompt_id] + 1}"  # LLaVA's ids name pictures: one may be asked about again
+    text, image = question_of(row), picture_of(row)
+    if text is None or image is None:
         return found.drop(prompt_id, f"fields missing: expected image and prompt (or input) as text, got {sorted(row)}")
-    text = text.replace("<image>\n", "").replace("\n<image>", "").replace("<image>", "").strip()
     if not text:
         return found.drop(prompt_id, "empty prompt: nothing is asked")
     if len(text) > max_characters:
@@ -70,64 +95,43 @@ def _add(found: PromptSet, seen: Counter[str], row: Any, number: int, folder: Pa
         )
     if prompt_id in seen:
         return found.drop(prompt_id, "duplicate id: an earlier row has it")
-    key = json.dumps([row["image"], text])
+    key = json.dumps([image, text])
     if key in seen:
         return found.drop(prompt_id, "duplicate prompt: an earlier row asks the same of the same picture")
-    seen.update([prompt_id, key])
-    found.rows.append({"prompt_id": prompt_id, "image": str(folder / row["image"]), "prompt": text})
+    seen.update({prompt_id, id_of(row, prompt_id), key})
+    found.rows.append({"prompt_id": prompt_id, "image": str(find_image(folder, image)), "prompt": text})
     return None
 
 
-def _file_rows(source: Path) -> list[Any]:
-    try:
-        text = source.read_text("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{source} is not UTF-8 text: expected JSON or JSONL ({error})") from error
-    if source.suffix == ".jsonl":
-        return [_line(line) for line in text.splitlines() if line.strip()]
-    try:
-        rows = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"{source} is not JSON (line {error.lineno}: {error.msg}); lines of JSON need the name *.jsonl"
-        ) from error
-    if not isinstance(rows, list):
-        raise InputError(f"{source}: expected a list of prompts, got {type(rows).__name__}")
-    return rows
+def id_of(row: dict[str, Any], otherwise: str) -> str:
+    return next((str(row[name]) for name in ("id", "prompt_id", "question_id") if row.get(name) is not None), otherwise)
 
 
-def _line(line: str) -> Any:
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError as error:
-        return f"not JSON: {error.msg}"
+def question_of(row: dict[str, Any]) -> str | None:
+    """What a row asks, without its picture's mark; None where it has no text that asks."""
+    asked = next((_asked(row[name]) for name in ASKING if row.get(name) is not None), None)
+    if asked is None:
+        return None
+    if found := VICUNA.fullmatch(asked.strip()):
+        asked = found[1]
+    return asked.replace("<image>\n", "").replace("\n<image>", "").replace("<image>", "").strip()
 
 
-def _dataset_rows(source: Path, extract: Path | None) -> list[Any]:
-    from datasets import DatasetDict, Image, load_from_disk
-
-    try:
-        dataset = load_from_disk(str(source))
-    except (FileNotFoundError, OSError, ValueError) as error:
-        raise InputError(
-            f"{source} is a folder, but not a Hugging Face dataset saved with save_to_disk: {error}"
-        ) from error
-    if isinstance(dataset, DatasetDict):
-        dataset = dataset["train"] if "train" in dataset else next(iter(dataset.values()))
-    if isinstance(dataset.features.get("image"), Image):
-        dataset = dataset.cast_column("image", Image(decode=False))  # a broken picture is found later, with its name
-    return [_with_file(dict(row), number, extract) for number, row in enumerate(dataset)]
+def _asked(value: Any) -> str | None:
+    """A text as it is; of messages the first one that a human says."""
+    if isinstance(value, str):
+        return value
+    turns = [turn for turn in value if isinstance(turn, dict)] if isinstance(value, list) else []
+    first = next((turn for turn in turns if turn.get("from", turn.get("role")) in ("human", "user")), {})
+    said = first.get("value", first.get("content"))
+    if isinstance(said, list):  # parts: pictures and texts
+        said = "".join(part.get("text") or "" for part in said if isinstance(part, dict))
+    return said if isinstance(said, str) else None
 
 
-def _with_file(row: dict[str, Any], number: int, extract: Path | None) -> dict[str, Any]:
-    """Give a picture that is held inside the dataset a file below `extract`."""
+def picture_of(row: dict[str, Any]) -> str | None:
+    """The one picture that a row names, as `image` or alone among `images`."""
     image = row.get("image")
-    if isinstance(image, dict):
-        if image.get("bytes") and extract is not None:
-            extract.mkdir(parents=True, exist_ok=True)
-            file = extract / f"{number:06d}{Path(image.get('path') or '.png').suffix}"
-            file.write_bytes(image["bytes"])
-            row["image"] = str(file.resolve())
-        else:
-            row["image"] = image.get("path")
-    return row
+    if image is None and isinstance(row.get("images"), list) and len(row["images"]) == 1:
+        [image] = row["images"]
+    return image if isinstance(image, str) else None

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from flows.cli_exchange import export_app, import_app
+
 app = typer.Typer(
     help="Calibrated Self-Rewarding for vision-language models: fewer hallucinations, without labels or a teacher.",
     no_args_is_help=True,
@@ -20,6 +22,8 @@ evaluate_app = typer.Typer(help="Measure answers that are already written.", no_
 miniature_app = typer.Typer(help="The tiny world with its tiny models.", no_args_is_help=True)
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(miniature_app, name="miniature")
+app.add_typer(export_app, name="export")
+app.add_typer(import_app, name="import")
 
 Params = Annotated[Path, typer.Option(help="The settings file.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="Change a setting: section.key=value.")]
@@ -30,7 +34,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON: name: {value, 
 def init(
     preset: Annotated[str, typer.Option(help="paper, authors-code or steady (docs/presets.md).")] = "steady",
     model: Annotated[str, typer.Option(help="miniature, a checkpoint's folder, or a Hugging Face name.")] = "miniature",
-    prompts: Annotated[str | None, typer.Option(help="Prompts: JSON, JSONL or a dataset folder.")] = None,
+    prompts: Annotated[str | None, typer.Option(help="Prompts: a file, a folder or hf://OWNER/NAME.")] = None,
     images: Annotated[str | None, typer.Option(help="Folder of the pictures.")] = None,
     reward_model: Annotated[str | None, typer.Option(help="open_clip folder, or NAME:PRETRAINED.")] = None,
     params: Params = Path("params.yaml"),

@@ -45,13 +45,15 @@ def csr(
         root: Folder of all outputs, relative to the working folder.
     """
     run = Run(Path(params), tuple(overrides or ()), layout=Layout(Path(root)))
+    imported = run.settings.pair.imported  # iterations whose pairs come from elsewhere
     with session(run):
         prepare(0, run)  # the held-out splits
         evaluate(0, run)  # the base model
         for k in range(1, (iterations or run.settings.iterations) + 1):
-            prepare(k, run)
-            generate(k, run)
-            score(k, run)
+            if k not in imported:
+                prepare(k, run)
+                generate(k, run)
+                score(k, run)
             pair(k, run)
             finetune(k, run)
             evaluate(k, run)

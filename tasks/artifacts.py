@@ -112,20 +112,24 @@ def show_metrics(iteration: int, layout: Layout, key: str = "csr-metrics") -> No
     show_table("\n".join(lines), key, f"Benchmark figures up to iteration {iteration}")
 
 
+NUMBERS = ("margin", "chosen_reward", "rejected_reward")
+
+
 def show_pairs(iteration: int, layout: Layout, count: int = 5) -> None:
     """The pairs with the largest margins, with their pictures, `csr-pairs-K`."""
     rows = read_table(layout.preferences(iteration), PREFERENCES)
     lines = []
-    for row in sorted(rows, key=lambda row: -row["margin"])[:count]:
+    for row in sorted(rows, key=lambda row: -(row["margin"] or 0.0))[:count]:
+        told = {name: "imported" if value is None else f"{value:.2f}" for name, value in row.items() if name in NUMBERS}
         lines += [
-            f"#### {row['prompt_id']}: margin {row['margin']:.2f}",
+            f"#### {row['prompt_id']}: margin {told['margin']}",
             f"![{row['prompt_id']}]({_thumbnail(Path(row['images'][0]))})",
             "",
             f"*{row['prompt'][0]['content'].strip()}*",
             "",
-            f"**chosen** ({row['chosen_reward']:.2f}): {row['chosen'][0]['content'].strip()}",
+            f"**chosen** ({told['chosen_reward']}): {row['chosen'][0]['content'].strip()}",
             "",
-            f"**rejected** ({row['rejected_reward']:.2f}): {row['rejected'][0]['content'].strip()}",
+            f"**rejected** ({told['rejected_reward']}): {row['rejected'][0]['content'].strip()}",
             "",
         ]
     show_table("\n".join(lines), f"csr-pairs-{iteration}", f"Clearest pairs of iteration {iteration}")

@@ -57,7 +57,7 @@ def some_pairs(pairs: Sequence[Mapping[str, Any]], root: Path, title: str, count
     """
     from matplotlib.figure import Figure
 
-    shown = spread(sorted(pairs, key=lambda pair: (-pair["margin"], pair["prompt_id"])), count)
+    shown = spread(sorted(pairs, key=lambda pair: (-(pair["margin"] or 0.0), pair["prompt_id"])), count)
     figure = Figure(figsize=(11, 2.4 * len(shown) + 0.4), layout="constrained")
     figure.suptitle(title, parse_math=False)
     panels = figure.subplots(len(shown), 2, squeeze=False, width_ratios=(1, 3))
@@ -69,11 +69,11 @@ def some_pairs(pairs: Sequence[Mapping[str, Any]], root: Path, title: str, count
         except InputError:
             left.text(0.5, 0.5, "picture not found", ha="center", transform=left.transAxes)
         asked = _text(pair["prompt"])
-        right.set_title(
-            f"{_wrapped(asked, 2, 2 * LINE)}  (margin {pair['margin']:.3g})", loc="left", fontsize=9, parse_math=False
-        )
+        scored = pair["margin"] is not None  # imported pairs need not be
+        margin = f"  (margin {pair['margin']:.3g})" if scored else ""
+        right.set_title(f"{_wrapped(asked, 2, 2 * LINE)}{margin}", loc="left", fontsize=9, parse_math=False)
         for place, side, colour in ((0.0, "chosen", CHOSEN), (0.5, "rejected", REJECTED)):
-            heading = f"{side}, {pair[f'{side}_reward']:.3g}"
+            heading = f"{side}, {pair[f'{side}_reward']:.3g}" if scored else side
             right.text(place, 0.98, heading, color=colour, weight="bold", va="top", transform=right.transAxes)
             answer = _wrapped(_text(pair[side]), LINES, LINE)
             right.text(place, 0.86, answer, fontsize=9, va="top", transform=right.transAxes, parse_math=False)

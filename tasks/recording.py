@@ -63,7 +63,7 @@ def record_preferences(track: Track, child: Child, made: dict[str, Any], revisio
     numbers = {
         "pairs": summary["pairs"],
         "left_out": len(summary["left_out"]),
-        "margin_mean": summary["diversity"]["margin"]["mean"],
+        **_margins(summary),
     }
     _by_iteration(track, k, {f"preferences/{name}": value for name, value in numbers.items()})
     client.log_artifact(track.run_id, str(folder / "summary.json"), f"preferences/iter_{k}")
@@ -71,8 +71,15 @@ def record_preferences(track: Track, child: Child, made: dict[str, Any], revisio
         return
     pairs = read_table(folder, PREFERENCES)
     title = f"iteration {k}"
-    _picture(track, f"rewards_iter_{k}.png", lambda: figures.rewards(pairs, title))
+    if scored := [pair for pair in pairs if pair["margin"] is not None]:
+        _picture(track, f"rewards_iter_{k}.png", lambda: figures.rewards(scored, title))
     _picture(track, f"pairs_iter_{k}.png", lambda: figures.some_pairs(pairs, track.run.folder, title))
+
+
+def _margins(summary: dict[str, Any]) -> dict[str, float]:
+    """None for pairs that were imported without scores."""
+    margin = summary["diversity"]["margin"]
+    return {f"margin_{name}": margin[name] for name in ("mean", "median")} if margin else {}
 
 
 def _dataset(track: Track, k: int, summary: dict[str, Any], digest: str, revision: str | None) -> Any:
@@ -82,8 +89,7 @@ def _dataset(track: Track, k: int, summary: dict[str, Any], digest: str, revisio
         "num_rows": summary["pairs"],
         "prompts": summary["prompts"],
         "left_out": summary["left_out_by_reason"],
-        "margin_mean": summary["diversity"]["margin"]["mean"],
-        "margin_median": summary["diversity"]["margin"]["median"],
+        **_margins(summary),
     }
     columns = [{"name": column.name, "type": str(column.type)} for column in PREFERENCES]
     dataset = Dataset(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from csr_core.errors import SettingsError
-from csr_core.params import flatten, load_settings, preset_values, render_params
+from csr_core.params import flatten, load_settings, preset_values, render_params, with_values
 from csr_core.presets import PRESETS
 
 
@@ -63,6 +63,16 @@ def test_overrides_go_over_a_preset_override(tmp_path: Path) -> None:
     settings = load_settings(write(tmp_path, "paper"), ["reward.image_weight=0.25", "preset=steady", "seed=7"])
     assert (settings.preset, settings.pair.path_score) == ("steady", "threshold_sum")
     assert (settings.reward.image_weight, settings.seed) == (0.25, 7)
+
+
+def test_a_value_is_put_into_a_file_with_its_comments(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    before = path.read_text()
+    path.write_text(with_values(before, {"pair.imported": [1, 2]}))
+    assert load_settings(path).pair.imported == [1, 2]
+    assert path.read_text().replace("[1, 2]    ", "[]        ") == before
+    with pytest.raises(SettingsError, match=r"pair\.imported = \[1\]"):
+        with_values("pair:\n  imported:\n  - 1\n", {"pair.imported": [1]})
 
 
 def test_a_preset_line_changed_by_hand_is_refused(tmp_path: Path) -> None:

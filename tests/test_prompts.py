@@ -1,17 +1,22 @@
 """Prompts and pictures from anywhere: what cannot be used is left out and named, the rest is unharmed."""
 
 import json
+import os
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
-from csr_core.config import DataSettings, Settings
-from csr_core.errors import InputError
-from csr_core.images import open_image
-from csr_core.prompts import read_prompts
+from csr_core.checks import check, missing_files
+from csr_core.config import DataSettings, PairSettings, Settings
+from csr_core.errors import InputError, SettingsError
+from csr_core.images import find_image, open_image
+from csr_core.prompts import prompts_of, read_prompts
 from csr_core.records import PROMPTS, read_table
 from csr_core.stages.prepare import prepare
 
@@ -72,6 +77,159 @@ def test_all_forms_of_prompts_mean_the_same(tmp_path: Path) -> None:
     expected = [{"prompt_id": "7", "image": str(tmp_path / "a.png"), "prompt": "Describe."}]
     for name in ("ours.json", "ours.jsonl", "authors.json"):
         assert read_prompts(tmp_path / name, None).rows == expected
+
+
+CONVERSATION = [{"from": "human", "value": "<image>\nDescribe."}, {"from": "gpt", "value": "Never read."}]
+VICUNA = (
+    "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
+    "and polite answers to the user's questions. USER: <image>\nDescribe. ASSISTANT:"
+)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"question": "Describe."},
+        {"conversations": CONVERSATION},
+        {
+            "conversations": [
+                {"from": "system", "value": "Be brief."},
+                *CONVERSATION,
+                {"from": "human", "value": "And?"},
+            ]
+        },
+        {"conversations": [{"from": "human", "value": VICUNA}]},  # the authors' preference sets
+        {"prompt": [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Describe."}]}]},  # TRL's
+        {"messages": [{"role": "user", "content": "<image>Describe."}]},
+    ],
+)
+@pytest.mark.parametrize("picture_key", [{"image": "a.png"}, {"images": ["a.png"]}])
+def test_the_ways_to_ask_mean_the_same(tmp_path: Path, asked: dict[str, Any], picture_key: dict[str, Any]) -> None:
+    (tmp_path / "p.json").write_text(json.dumps([{"id": "7", **picture_key, **asked}]))
+    expected = [{"prompt_id": "7", "image": str(tmp_path / "a.png"), "prompt": "Describe."}]
+    assert read_prompts(tmp_path / "p.json", None).rows == expected
+
+
+def test_the_content_tells_json_from_lines_of_json(tmp_path: Path) -> None:
+    row = {"id": "7", "image": "a.png", "prompt": "Describe."}
+    for text in (json.dumps([row], indent=1), json.dumps(row) + "\n"):
+        for name in ("p.json", "p.jsonl", "p.txt"):
+            (tmp_path / name).write_text(text)
+            assert len(read_prompts(tmp_path / name, None).rows) == 1
+
+
+def test_llava_asks_several_times_about_one_picture(tmp_path: Path) -> None:
+    """LLaVA's ids name pictures, so an id comes again with another question; an equal question is a duplicate."""
+    again = [{"from": "human", "value": "How many?\n<image>"}]
+    rows = [{"id": "9", "image": "a.png", "conversations": talk} for talk in (CONVERSATION, again, CONVERSATION)]
+    (tmp_path / "llava.json").write_text(json.dumps([*rows, {"id": "text", "conversations": again}]))
+    found = read_prompts(tmp_path / "llava.json", None)
+    assert [(row["prompt_id"], row["prompt"]) for row in found.rows] == [("9", "Describe."), ("9#2", "How many?")]
+    assert [item["reason"].split(":")[0] for item in found.left_out] == ["duplicate prompt", "fields missing"]
+
+
+@pytest.mark.parametrize(
+    "name", ["000000000009.jpg", "COCO_train2014_000000000009.jpg", "coco/train2017/000000000009.jpg"]
+)
+@pytest.mark.parametrize(
+    "there", ["000000000009.jpg", "COCO_train2014_000000000009.jpg", "train2014/COCO_train2014_000000000009.jpg"]
+)
+def test_coco_pictures_are_found_by_either_name(tmp_path: Path, name: str, there: str) -> None:
+    (tmp_path / there).parent.mkdir(exist_ok=True)
+    picture(tmp_path / there)
+    (tmp_path / "p.json").write_text(json.dumps([{"id": "9", "image": name, "input": "Describe.\n<image>"}]))
+    assert read_prompts(tmp_path / "p.json", tmp_path).rows[0]["image"] == str(tmp_path / there)
+
+
+def test_a_picture_that_is_nowhere_keeps_its_name(tmp_path: Path) -> None:
+    assert find_image(tmp_path, "000000000009.jpg") == tmp_path / "000000000009.jpg"
+
+
+def test_a_folder_of_pictures_with_one_prompt(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    (folder / "more").mkdir(parents=True)
+    for name in ("b.png", "more/a.JPG", "more/b.png"):
+        picture(folder / name)
+    (folder / "notes.txt").write_text("not a picture")
+    (folder / ".hidden.png").write_text("not shown")
+    data = DataSettings(prompts=str(folder), prompt="What is it?")
+    found = prompts_of(data)
+    assert [row["prompt_id"] for row in found.rows] == ["b.png", "more/a.JPG", "more/b.png"]
+    assert {row["prompt"] for row in found.rows} == {"What is it?"}
+    assert all(open_image(row["image"]).size == (8, 6) for row in found.rows)
+    made = prepare(Settings(data=data), 1, tmp_path / "out", tmp_path / "final")
+    assert made == {"prompts": 3, "left_out": []}
+    with pytest.raises(SettingsError, match="say what to ask"):
+        prompts_of(data.model_copy(update={"prompt": " "}))
+
+
+def test_a_folder_of_neither_names_the_accepted_forms(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("?")
+    with pytest.raises(InputError, match=r"neither a dataset nor pictures.*\n  - a JSON list"):
+        read_prompts(tmp_path, None)
+
+
+def test_parquet_with_pictures_inside(tmp_path: Path) -> None:
+    """As datasets lie on the hub: data/train-*.parquet, other splits beside it."""
+    from datasets import Dataset, Features, List, Value
+    from datasets import Image as ImageFeature
+
+    features = Features({"images": List(ImageFeature()), "question": Value("string"), "question_id": Value("int64")})
+    (tmp_path / "data").mkdir()
+    image = {"bytes": picture(tmp_path / "x.png").read_bytes(), "path": "x.png"}
+    for split, count in {"train": 2, "test": 1}.items():
+        rows = [{"images": [image], "question": f"What is {split} {n}?", "question_id": n} for n in range(count)]
+        Dataset.from_list(rows, features=features).to_parquet(str(tmp_path / "data" / f"{split}-0.parquet"))
+    (tmp_path / "x.png").unlink()
+    for source in (tmp_path, tmp_path / "data" / "train-0.parquet"):
+        found = read_prompts(source, None, extract=tmp_path / "pictures")
+        assert [row["prompt_id"] for row in found.rows] == ["0", "1"]
+        assert open_image(found.rows[1]["image"]).size == (8, 6)
+
+
+def test_a_dataset_by_name_comes_from_the_cache_when_offline(tmp_path: Path) -> None:
+    """The cache of `datasets` as a load with network leaves it; asked for in a process that is offline."""
+    from datasets import load_dataset
+
+    (tmp_path / "p.jsonl").write_text(json.dumps({"id": "7", "image": "a.png", "prompt": "Describe."}))
+    load_dataset("json", data_files={"train": str(tmp_path / "p.jsonl")}, cache_dir=str(tmp_path / "cache"))
+    [made] = (tmp_path / "cache").glob("json/default-*/0.0.0/*/dataset_info.json")
+    place = tmp_path / "cache/owner___name/default/0.0.0/0123456789abcdef"
+    place.mkdir(parents=True)
+    for file in made.parent.iterdir():
+        file.rename(place / file.name.replace("json-", "name-"))
+    info = json.loads((place / "dataset_info.json").read_text())
+    (place / "dataset_info.json").write_text(json.dumps({**info, "dataset_name": "name"}))
+    code = "from csr_core.prompts import read_prompts; import sys; print(read_prompts(sys.argv[1], None).rows)"
+    environment = {**os.environ, "HF_DATASETS_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
+
+    def ask(name: str) -> str:
+        command = [sys.executable, "-c", code, name]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+        return done.stdout + done.stderr
+
+    assert "{'prompt_id': '7', 'image': 'a.png', 'prompt': 'Describe.'}" in ask("hf://owner/name:train")
+    gone = ask("hf://owner/other")
+    assert "the dataset owner/other cannot be had" in gone
+    assert "HF_HUB_OFFLINE is set" in gone
+    assert "hf download --repo-type dataset owner/other" in gone
+
+
+def test_what_is_no_name_of_a_dataset_is_refused() -> None:
+    with pytest.raises(SettingsError, match="hf://OWNER/NAME"):
+        read_prompts("hf://name", None)
+
+
+def test_check_finds_the_prompts_of_each_form(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    (tmp_path / "p.json").write_text(json.dumps([{"id": "7", "image": "a.png", "conversations": CONVERSATION}]))
+    for source in (tmp_path, tmp_path / "p.json"):
+        told = Settings(data=DataSettings(prompts=str(source)))
+        assert not missing_files(told)
+        assert "1 usable, 0 left out" in [finding.detail for finding in check(told, trial=False)]
+    assert "data.prompts" in missing_files(Settings(data=DataSettings(prompts=str(tmp_path / "gone"))))[0]
+    assert not missing_files(Settings(data=DataSettings(prompts="hf://owner/name")))
+    assert "csr import preferences --iteration 7" in missing_files(Settings(pair=PairSettings(imported=[7])))[0]
 
 
 def test_a_dataset_on_disk_with_pictures_inside(tmp_path: Path) -> None:

@@ -57,6 +57,28 @@ preset `{preset}`: nobody labelled anything, so a `chosen` answer is better by t
 ## Columns
 {columns}
 
+{loading}"""
+
+IMPORTED = """\
+---
+{metadata}---
+# Preference pairs of iteration {iteration}, imported
+
+Brought in from `{source}` with `csr import preferences`; no model of this run answered, and nothing was scored here.
+Scores, margins and nodes are null where that set had none.
+
+## Counts
+{counts}
+
+## Texts
+{texts}
+
+## Columns
+{columns}
+
+{loading}"""
+
+LOADING = """\
 ## Loading it
 ```python
 from datasets import load_dataset
@@ -75,17 +97,8 @@ def card(settings: Settings, iteration: int, summary: Mapping[str, Any], model: 
         summary: what stage `pair` returns: prompts, pairs, left_out_by_reason, diversity and so on.
         model: the model the candidates came from: its `path`, its `digest`, the `iteration` it came out of (0: base).
     """
-    metadata = {
-        "pretty_name": f"CSR preference pairs, iteration {iteration}",
-        "task_categories": ["image-text-to-text"],
-        "tags": ["preference", "dpo", "vision"],
-        "size_categories": [_size(summary["pairs"])],
-        "configs": [
-            {"config_name": "default", "data_files": [{"split": "train", "path": "preferences.parquet"}]},
-        ],
-    }
     return TEXT.format(
-        metadata=yaml.safe_dump(metadata, sort_keys=False),
+        metadata=_metadata(f"CSR preference pairs, iteration {iteration}", summary["pairs"]),
         iteration=iteration,
         preset=settings.preset,
         model=_model(settings, model),
@@ -93,8 +106,39 @@ def card(settings: Settings, iteration: int, summary: Mapping[str, Any], model: 
         counts=_counts(summary),
         margins=_margins(summary["diversity"]),
         settings=_settings(settings),
-        columns=table(("column", "meaning"), {f"`{name}`": text for name, text in COLUMNS.items()}),
+        columns=_columns(),
+        loading=LOADING,
     )
+
+
+def imported_card(iteration: int, summary: Mapping[str, Any]) -> str:
+    """The text of README.md for pairs that were imported; `summary` is that of `csr_core.stages.imported`."""
+    return IMPORTED.format(
+        metadata=_metadata(f"Imported preference pairs, iteration {iteration}", summary["pairs"]),
+        iteration=iteration,
+        source=summary["imported"],
+        counts=_counts(summary),
+        texts=table(("", "value"), {name: f"{value:.4g}" for name, value in _texts(summary["diversity"]).items()}),
+        columns=_columns(),
+        loading=LOADING,
+    )
+
+
+def _metadata(name: str, pairs: int) -> str:
+    metadata = {
+        "pretty_name": name,
+        "task_categories": ["image-text-to-text"],
+        "tags": ["preference", "dpo", "vision"],
+        "size_categories": [_size(pairs)],
+        "configs": [
+            {"config_name": "default", "data_files": [{"split": "train", "path": "preferences.parquet"}]},
+        ],
+    }
+    return yaml.safe_dump(metadata, sort_keys=False)
+
+
+def _columns() -> str:
+    return table(("column", "meaning"), {f"`{name}`": text for name, text in COLUMNS.items()})
 
 
 def _size(pairs: int) -> str:
@@ -130,11 +174,17 @@ def _margins(diversity: Mapping[str, Any]) -> str:
         "median margin": margin["median"],
         "mean margin": margin["mean"],
         "greatest margin": edges[-1],
+        **_texts(diversity),
+    }
+    return table(("", "value"), {name: f"{value:.4g}" for name, value in rows.items()})
+
+
+def _texts(diversity: Mapping[str, Any]) -> dict[str, float]:
+    return {
         "words of `chosen`, mean": diversity["words"]["chosen"],
         "words of `rejected`, mean": diversity["words"]["rejected"],
         "words that differ, share": diversity["edit_distance"],
     }
-    return table(("", "value"), {name: f"{value:.4g}" for name, value in rows.items()})
 
 
 def _settings(settings: Settings) -> str:

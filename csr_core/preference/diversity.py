@@ -15,29 +15,33 @@ BINS = 10
 
 def diversity_report(pairs: Sequence[Pair]) -> dict[str, Any]:
     """Figures on the pairs (at least one): the first thing to look at when answers shrink or grow alike."""
-    chosen, rejected = ([side.text.split() for side in sides] for sides in _sides(pairs))
+    chosen, rejected = [pair.chosen for pair in pairs], [pair.rejected for pair in pairs]
+    return {
+        **text_report([answer.text for answer in chosen], [answer.text for answer in rejected]),
+        "sentences": {
+            "chosen": _mean(len(answer.sentences) for answer in chosen),
+            "rejected": _mean(len(answer.sentences) for answer in rejected),
+        },
+        "margin": margin_report([pair.margin for pair in pairs]),
+    }
+
+
+def text_report(chosen_texts: Sequence[str], rejected_texts: Sequence[str]) -> dict[str, Any]:
+    """What the texts of pairs (at least one) alone tell."""
+    chosen, rejected = ([text.split() for text in texts] for texts in (chosen_texts, rejected_texts))
     return {
         "words": {"chosen": _mean(len(words) for words in chosen), "rejected": _mean(len(words) for words in rejected)},
-        "sentences": {
-            "chosen": _mean(len(pair.chosen.sentences) for pair in pairs),
-            "rejected": _mean(len(pair.rejected.sentences) for pair in pairs),
-        },
         "rejected_longer": _mean(len(bad) > len(good) for good, bad in zip(chosen, rejected, strict=True)),
         "distinct_ngrams": {
             "chosen": {str(n): distinct_ngrams(chosen, n) for n in (1, 2, 3)},
             "rejected": {str(n): distinct_ngrams(rejected, n) for n in (1, 2, 3)},
         },
         "edit_distance": _mean(word_distance(good, bad) for good, bad in zip(chosen, rejected, strict=True)),
-        "margin": {
-            "mean": _mean(pair.margin for pair in pairs),
-            "median": statistics.median(pair.margin for pair in pairs),
-            "histogram": histogram([pair.margin for pair in pairs]),
-        },
     }
 
 
-def _sides(pairs: Sequence[Pair]) -> tuple[list[Any], list[Any]]:
-    return [pair.chosen for pair in pairs], [pair.rejected for pair in pairs]
+def margin_report(margins: Sequence[float]) -> dict[str, Any]:
+    return {"mean": _mean(margins), "median": statistics.median(margins), "histogram": histogram(margins)}
 
 
 def _mean(values: Any) -> float:

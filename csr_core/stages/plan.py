@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from csr_core.config import Settings
+from csr_core.errors import SettingsError
 from csr_core.layout import Layout
 from csr_core.records import read_json, write_json
 from csr_core.stages.shards import Shards
@@ -55,10 +56,16 @@ def plan(name: str, iteration: int, settings: Settings, layout: Layout, halved: 
 
     Raises:
         ValueError: no such stage, or a stage that iteration 0 does not have.
+        SettingsError: the pairs of the iteration are imported, and the stage only serves to make them.
     """
     if name not in STAGES or iteration < 0 or (iteration == 0 and name not in ("prepare", "evaluate")):
         raise ValueError(
             f"no stage {name}@{iteration}: stages are {', '.join(STAGES)}; the base, 0, has prepare, evaluate"
+        )
+    if name in ("prepare", "generate", "score") and iteration in settings.pair.imported:
+        raise SettingsError(
+            f"{name}@{iteration} has nothing to do: the pairs of iteration {iteration} are imported (pair.imported). "
+            f"Go on with pair@{iteration}, or take {iteration} out of pair.imported to have them made here"
         )
     builders = {"prepare": _prepare, "generate": _generate, "score": _score, "pair": _pair, "finetune": _finetune}
     build = builders.get(name, _evaluate)
@@ -94,15 +101,15 @@ def start_model(iteration: int, settings: Settings, layout: Layout) -> Path | No
 
 
 def _prepare(k: int, settings: Settings, layout: Layout) -> StageCall:
-    from csr_core.stages.prepare import MINIATURE, prepare, prepare_splits
+    from csr_core.prompts import MINIATURE, local_paths
+    from csr_core.stages.prepare import prepare, prepare_splits
 
     if k == 0:
         drawn = {n: s.model_dump() for n, s in settings.evaluate.splits.items() if s.folder.startswith(MINIATURE + ":")}
         return StageCall(
             "prepare", 0, (), {"splits": drawn}, {"": layout.splits}, lambda out: prepare_splits(settings, out)
         )
-    data = settings.data
-    inputs = () if data.prompts == MINIATURE else tuple(Path(p) for p in (data.prompts, data.images) if p)
+    inputs = tuple(Path(path) for path in local_paths(settings.data))
     part = {**_section(settings, "data"), "seed": settings.seed, "iteration": k}
     final = layout.prompts(k)
     return StageCall("prepare", k, inputs, part, {"": final}, lambda out: prepare(settings, k, out, final))
@@ -175,6 +182,16 @@ def _make_score(
 
 
 def _pair(k: int, settings: Settings, layout: Layout) -> StageCall:
+    imported = layout.imported(k)
+
+    def take_over(out: Path) -> dict[str, Any]:
+        from csr_core.stages.imported import take_over
+
+        return take_over(imported, k, out)
+
+    if k in settings.pair.imported:
+        return StageCall("pair", k, (imported,), {"imported": True}, {"": layout.preferences(k)}, take_over)
+
     def run(out: Path) -> dict[str, Any]:
         from csr_core.preference.card import card
         from csr_core.stages.pair import pair
@@ -206,7 +223,8 @@ def _finetune(k: int, settings: Settings, layout: Layout) -> StageCall:
         return finetune(settings, k, layout.preferences(k), start, out)
 
     part = {**_sections(settings, "model", "finetune"), "seed": settings.seed, "iteration": k}
-    inputs = (*_model_inputs(settings, start), layout.prompts(k), layout.preferences(k))
+    pictures = layout.imported(k) if k in settings.pair.imported else layout.prompts(k)  # hold their digests
+    inputs = (*_model_inputs(settings, start), pictures, layout.preferences(k))
     return StageCall("finetune", k, inputs, part, {"": layout.model(k)}, run)
 
 

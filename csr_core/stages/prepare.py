@@ -11,10 +11,8 @@ from csr_core.config import Settings
 from csr_core.errors import InputError
 from csr_core.images import open_image
 from csr_core.progress import Progress
-from csr_core.prompts import PromptSet, read_prompts
+from csr_core.prompts import MINIATURE, PromptSet, prompts_of, read_prompts
 from csr_core.records import PROMPTS, write_json, write_table
-
-MINIATURE = "miniature"
 
 
 def prepare(settings: Settings, iteration: int, out: Path, final: Path) -> dict[str, Any]:
@@ -72,8 +70,7 @@ def _miniature(settings: Settings, iteration: int, out: Path) -> PromptSet:
 
 def _own(settings: Settings, iteration: int, out: Path) -> PromptSet:
     data = settings.data
-    images = Path(data.images) if data.images else None
-    found = read_prompts(Path(data.prompts), images, data.max_prompt_characters, out / "images")
+    found = prompts_of(data, out / "images")
     count = min(data.per_iteration or len(found.rows), len(found.rows))
     order = sorted(found.rows, key=lambda row: str(row["prompt_id"]))
     random.Random(settings.seed).shuffle(order)

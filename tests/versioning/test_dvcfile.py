@@ -67,6 +67,29 @@ def test_models_and_data_in_folders_are_dependencies(tmp_path: Path) -> None:
     assert {"models/iter_2", "world/held out", "data/iter_0/answers"} < found["evaluate@2"]
 
 
+@pytest.mark.parametrize("iterations", [1, 2])
+def test_imported_pairs_take_the_place_of_the_stages_that_make_them(tmp_path: Path, iterations: int) -> None:
+    project(tmp_path)
+    found = reads(tmp_path, f"iterations={iterations}", "pair.imported=[1]")
+    assert not {"prepare@1", "generate@1", "score@1"} & set(found)
+    assert "imported/iter_1" in found["pair@1"]
+    assert {"imported/iter_1", "data/iter_1/preferences"} < found["finetune@1"]
+    if iterations > 1:
+        assert {"data/iter_2/prompts", "data/iter_2/scores"} < found["pair@2"]
+        assert "imported/iter_1" not in found["pair@2"]
+        assert "models/iter_1" in found["generate@2"]
+
+
+def test_prompts_on_a_hub_are_among_the_settings_only(tmp_path: Path) -> None:
+    project(tmp_path)
+    (tmp_path / "images").mkdir()
+    assert reads(tmp_path, "data.prompts=hf://owner/name:test")["prepare@1"] == {"params.yaml"}
+    assert reads(tmp_path, "data.prompts=hf://owner/name:test", "data.images=images")["prepare@1"] == {
+        "images",
+        "params.yaml",
+    }
+
+
 def test_a_base_on_a_hub_is_among_the_settings_only(tmp_path: Path) -> None:
     project(tmp_path)
     found = reads(tmp_path, "iterations=2", "model.path=llava-hf/llava-1.5-7b-hf", "reward.model=ViT-L-14-336:openai")
