@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.cli_exchange import export_app, import_app
+from flows.cli_models import chat, export_model, push
 
 app = typer.Typer(
     help="Calibrated Self-Rewarding for vision-language models: fewer hallucinations, without labels or a teacher.",
@@ -22,6 +23,7 @@ evaluate_app = typer.Typer(help="Measure answers that are already written.", no_
 miniature_app = typer.Typer(help="The tiny world with its tiny models.", no_args_is_help=True)
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(miniature_app, name="miniature")
+export_app.command("model")(export_model)
 app.add_typer(export_app, name="export")
 app.add_typer(import_app, name="import")
 
@@ -210,6 +212,10 @@ def miniature_sample(
 
     write_split(out, split, count=count, seed=seed, iteration=iteration)
     print(f"wrote {count} scenes to {out}")
+
+
+app.command()(chat)
+app.command()(push)
 
 
 @contextmanager
