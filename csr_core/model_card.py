@@ -40,6 +40,8 @@ Greedy answers on held-out pictures; 95 % intervals by bootstrap over pictures.
 {settings}
 """
 
+SHIPPED = "csr_core/miniature/weights/llava"  # in a checkout of the project
+
 ADAPTER = """\
 These files are a PEFT adapter. It goes on the base model of the digest below, and no other:
 
@@ -84,7 +86,9 @@ def model_card(
         metadata=yaml.safe_dump(metadata, sort_keys=False),
         base=base,
         iteration=iteration,
-        form=MERGED.format(dtype=merged_as) if merged_as else ADAPTER.format(base=base),
+        form=MERGED.format(dtype=merged_as)
+        if merged_as
+        else ADAPTER.format(base=SHIPPED if base == "miniature" else base),
         sources=table(("", "SHA-256"), digests),
         metrics="\n\n".join(_metrics(split, metrics) for split in metrics[-1]) if metrics else "Nothing.",
         settings=table(("setting", "value"), chosen),

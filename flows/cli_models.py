@@ -26,6 +26,8 @@ def export_model(
     overrides: Overrides = None,
 ) -> None:
     """Write the trained model with its card: a PEFT adapter, or with --merged the whole of it."""
+    import warnings
+
     from csr_core.errors import SettingsError
     from csr_core.export import DTYPES, export_model
     from csr_core.layout import Layout
@@ -33,6 +35,8 @@ def export_model(
 
     if dtype is not None and dtype not in DTYPES:
         raise SettingsError(f"--dtype {dtype}: expected one of {', '.join(DTYPES)}")
+    # What one library says to another about its next release is no news for the user.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     made = export_model(load_settings(params, overrides or []), Layout(), iteration, out, merged, dtype)
     print(f"wrote {made.folder}")
     if made.kept is not None:
@@ -81,6 +85,8 @@ def chat(
     from csr_core.stages.plan import start_model
 
     settings, layout = load_settings(params, overrides or []), Layout()
+    if not image.is_file():
+        raise InputError(f"there is no picture {image}: expected a file such as photo.jpg")
     picture = open_image(image, settings.data.max_pixels)
     if not layout.model(iteration).is_dir():
         raise InputError(f"{layout.model(iteration)} is not there: run iteration {iteration} first")
