@@ -125,6 +125,7 @@ class FinetuneSettings(_Section):
     group_by_length: bool = False
     gradient_checkpointing: bool = False
     carry: Literal["adapter", "merged"] = "adapter"
+    held_out_share: float = Field(0.0, ge=0.0, lt=1.0)
 
 
 class SplitSettings(_Section):
@@ -149,6 +150,41 @@ class EvaluateSettings(_Section):
     bootstrap: int = Field(2000, ge=100)
     held_out_model: str | None = None
     best_by: str = "chair_i"
+
+
+class GuardSettings(_Section):
+    """What is watched after each iteration: a threshold for each guard (null: off), and what follows when one fires."""
+
+    reward_up_recall_down: float | None = 0.05
+    reward_up_held_out_down: float | None = 0.0
+    shorter: float | None = 0.75
+    longer: float | None = 1.5
+    repetitive: float | None = 0.05
+    truncation: float | None = 0.0
+    disagreement: float | None = 0.2
+    candidate_variety: float | None = 0.5
+    answer_variety: float | None = 0.5
+    perplexity: float | None = 0.7
+    kl: float | None = 0.5
+    both_falling: float | None = 5.0
+    training_gap: float | None = 0.3
+    stop_on: list[str] = Field(
+        default_factory=lambda: [
+            "reward_up_recall_down",
+            "reward_up_held_out_down",
+            "shorter",
+            "repetitive",
+            "truncation",
+        ]
+    )
+    after_stop: Literal["end", "go_back"] = "end"
+
+    @model_validator(mode="after")
+    def _known(self) -> GuardSettings:
+        guards = set(type(self).model_fields) - {"stop_on", "after_stop"}
+        if unknown := sorted(set(self.stop_on) - guards):
+            raise ValueError(f"stop_on names {', '.join(unknown)}: expected guards, {', '.join(sorted(guards))}")
+        return self
 
 
 class RunSettings(_Section):
@@ -180,6 +216,7 @@ class Settings(_Section):
     pair: PairSettings = PairSettings()
     finetune: FinetuneSettings = FinetuneSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+    guards: GuardSettings = GuardSettings()
     run: RunSettings = RunSettings()
     tracking: TrackingSettings = TrackingSettings()
 

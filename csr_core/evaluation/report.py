@@ -11,7 +11,7 @@ from csr_core.evaluation.priors import prior_item, repeats
 from csr_core.evaluation.splits import Split
 from csr_core.evaluation.statistics import Item, compare, measure
 from csr_core.evaluation.truncation import control_at_recall, control_points
-from csr_core.evaluation.watching import relevance_items
+from csr_core.evaluation.watching import watched_items
 
 Rows = Sequence[Mapping[str, Any]]
 Metrics = dict[str, dict[str, Any]]
@@ -31,10 +31,10 @@ def split_metrics(
     """
     scores, left_out = _scores(split, captions)
     answers = pope(split.questions, questions)
-    items = [*caption_items(split, scores), *relevance_items(captions)]
+    items = [*caption_items(split, scores), *watched_items(captions)]
     metrics: Metrics = {name: figure.as_dict() for name, figure in measure([*items, *answers.items], resamples).items()}
     for other, (their_captions, their_questions) in others.items():
-        theirs = [*caption_items(split, _scores(split, their_captions)[0]), *relevance_items(their_captions)]
+        theirs = [*caption_items(split, _scores(split, their_captions)[0]), *watched_items(their_captions)]
         theirs += pope(split.questions, their_questions).items
         for name, difference in compare([*items, *answers.items], theirs, resamples).items():
             metrics[name][f"vs_{other}"] = difference.as_dict()

@@ -98,7 +98,8 @@ def make_shards(
         texts = {
             kind: _answer(settings, encoder, split, kind, pictures, left_out) for kind in ("captions", "questions")
         }
-        write_json(part(parts, number, ".json"), {**texts, "left_out": left_out})
+        likely = _likelihoods(settings, encoder, adapter is not None, split, texts["captions"])
+        write_json(part(parts, number, ".json"), {**texts, "likelihoods": likely, "left_out": left_out})
 
 
 def _read(settings: Settings, splits: Mapping[str, Path]) -> list[Split]:
@@ -150,6 +151,19 @@ def _answer(
     return {str(place): text for place, text in zip(chosen, texts, strict=True) if text is not None}
 
 
+def _likelihoods(
+    settings: Settings, encoder: Any, adapted: bool, split: Split, captions: dict[str, str]
+) -> dict[str, dict[str, float]]:
+    """How likely the descriptions are, by the row's place in the split."""
+    from csr_core.evaluation.answers import Ask
+    from csr_core.evaluation.likelihoods import answer_likelihoods
+
+    rows = [split.captions[int(place)] for place in captions]
+    asks = [Ask(_key("captions", row), row["path"], row["prompt"]) for row in rows]
+    found = answer_likelihoods(settings, encoder, adapted, asks, list(captions.values()), f"{split.name} captions")
+    return {place: one for place, one in zip(captions, found, strict=True) if one is not None}
+
+
 _PROMPT = {"captions": "prompt", "questions": "text"}
 _KEPT = {
     "captions": ("image_id", "image", "prompt"),
@@ -165,8 +179,13 @@ def _in_order(split: Split, kind: str, parts: Sequence[Row]) -> list[Row]:
     """The answered rows of a split as they stand in it, whatever the shards were."""
     answer = "caption" if kind == "captions" else "answer"
     texts = {int(place): text for one in parts for place, text in one[kind].items()}
+    likely = {int(place): found for one in parts for place, found in one["likelihoods"].items()}
     rows = split.captions if kind == "captions" else split.questions
-    return [{key: rows[place][key] for key in _KEPT[kind]} | {answer: texts[place]} for place in sorted(texts)]
+    more = likely if kind == "captions" else {}
+    return [
+        {key: rows[place][key] for key in _KEPT[kind]} | {answer: texts[place]} | more.get(place, {})
+        for place in sorted(texts)
+    ]
 
 
 def _answers(folder: Path, split: str) -> tuple[Rows, Rows]:
