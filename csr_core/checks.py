@@ -89,6 +89,8 @@ def check(settings: Settings, trial: bool = True) -> Iterator[Finding]:
         yield _disk(settings, found, fetched=folder is not None)
     if trial and not problems and all(finding.ok for finding in loadable):
         yield from _trial(settings)
+        if found is not None:
+            yield from _measured(found)
 
 
 def _folder(settings: ModelSettings) -> Path | None:
@@ -209,6 +211,30 @@ def _trial(settings: Settings) -> Iterator[Finding]:
     yield Finding(
         True, "time", f"all: about {total * settings.iterations / 60:.0f} minutes, fine-tuning and evaluation not in it"
     )
+
+
+def _measured(found: Estimate) -> Iterator[Finding]:
+    """Peaks of a small trial of each stage beside what the estimate says of the same."""
+    from csr_core.memory.trial import PROMPTS, measure
+
+    _let_go()
+    try:
+        for one in measure(found.plan):
+            told = f"{one.peak / GIB:.1f} GiB at its peak, {one.estimate.total / GIB:.1f} estimated for the same"
+            yield Finding(one.peak <= found.have, "memory", f"{one.stage}, measured on {PROMPTS} prompts: {told}")
+    except CsrError as error:
+        yield Finding(True, "memory", f"not measured: {error}")
+
+
+def _let_go() -> None:
+    """Give back what this process still holds of a GPU, which others are to use now."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _trial_run(settings: Settings, size: int) -> dict[str, float]:

@@ -17,7 +17,6 @@ from csr_core.policy.loading import resolve_device
 GIB = 1024**3
 CARDS = (8, 12, 16, 24, 32, 40, 48, 80, 141)  # GB, as cards are sold
 LARGE = 1_000_000_000  # parameters of a model that one would not run on a CPU
-CONTEXT = GIB // 2  # what CUDA itself takes of a card
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ def _on_a_gpu(plan: Planned) -> Iterator[tuple[bool, str]]:
         there = replace(plan, settings=plan.settings.model_copy(update={"model": model}), device="cuda")
         found = needs(there)
         each = ", ".join(f"{need.stage} {_gib(need.total)}" for need in found if need.parts)
-        most = max(need.total for need in found) + CONTEXT
+        most = max(need.total for need in found)
         card = next((size for size in CARDS if size * 1e9 >= most), None)
         name = "bfloat16" if there.element == 2 else "float32"
         how = name if quantization is None else f"{name} with model.quantization={quantization}"

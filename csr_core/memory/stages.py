@@ -21,6 +21,8 @@ from csr_core.search.slots import LEAST_ROWS
 
 STAGES = ("generate", "score", "finetune", "evaluate")
 SENTENCES = 8  # of an answer where max_sentences is null
+# What a stage's process takes without any model: of a GPU for CUDA itself; of main memory the libraries.
+PROGRAM = {"cuda": 2**29, "cpu": 2**30}
 TRIED = 2  # tables of LEAST_ROWS prompts that finding out whether rows can share holds at a time
 
 
@@ -78,13 +80,14 @@ def usual_load(settings: Settings, vlm: VlmShape) -> Load:
 
 def needs(plan: Planned) -> list[Need]:
     """What each stage needs with the settings' batches; where they are null, with the smallest."""
-    generate = plan.settings.generate.batch_size or 1
-    return [
-        generate_need(plan, generate),
+    found = [
+        generate_need(plan, plan.settings.generate.batch_size or 1),
         score_need(plan),
         finetune_need(plan),
         evaluate_need(plan, plan.settings.evaluate.batch_size or 1),
     ]
+    program = PROGRAM["cuda" if plan.device == "cuda" else "cpu"]
+    return [Need(need.stage, {**need.parts, "program": program} if need.parts else {}) for need in found]
 
 
 def generate_need(plan: Planned, batch: int) -> Need:
@@ -180,6 +183,7 @@ def fitting_batch(plan: Planned, free: int) -> int:
     """The largest batch of the search that USED of `free` holds, 1 where none does; found by halving."""
     most = MOST_ON_GPU if plan.device == "cuda" else MOST_ON_CPU
     least = 1
+    free -= PROGRAM["cuda" if plan.device == "cuda" else "cpu"]
     while least < most:
         middle = (least + most + 1) // 2
         if generate_need(plan, middle).total <= USED * free:
