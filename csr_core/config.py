@@ -175,8 +175,8 @@ class Settings(_Section):
     def _consistent(self) -> Settings:
         if self.model.quantization and self.finetune.carry == "merged":
             raise ValueError(
-                f"model.quantization is {self.model.quantization!r} and finetune.carry is 'merged': an adapter cannot be "
-                "merged into rounded weights without loss; set finetune.carry to 'adapter', or quantization to null"
+                f"model.quantization is {self.model.quantization!r} and finetune.carry is 'merged': an adapter cannot "
+                "be merged into rounded weights without loss; set finetune.carry to 'adapter', or quantization to null"
             )
         ranks = self.reward.combine == "rank"
         if ranks != (self.pair.path_score == "rank_mean"):

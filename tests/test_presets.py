@@ -67,7 +67,9 @@ def test_the_names_are_listed(tmp_path: Path) -> None:
 def test_a_preset_file_can_be_used_as_it_is(tmp_path: Path) -> None:
     shutil.copy(preset_files()["miniature"], tmp_path / "own.yaml")
     csr(tmp_path, "miniature", "sample", "--out", "w", "--count", "2")
-    done = csr(tmp_path, "stage", "prepare", "--iteration", "1", "--params", "own.yaml", "--set", "data.per_iteration=2")
+    done = csr(
+        tmp_path, "stage", "prepare", "--iteration", "1", "--params", "own.yaml", "--set", "data.per_iteration=2"
+    )
     assert "prepare@1: done" in done.stdout
 
 

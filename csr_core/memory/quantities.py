@@ -39,7 +39,7 @@ def training_state(values: int, element: int, further: bool) -> int:
 
 
 def keys_values(shape: VlmShape, tokens: int, element: int) -> int:
-    """2 (keys and values) x layers x width of the keys x tokens x element. LLaVA-1.5-7B: 0.52 MB a token in bfloat16."""
+    """2 x layers x width of the keys x tokens x element. LLaVA-1.5-7B in bfloat16: 0.52 MB a token."""
     return 2 * shape.layers * shape.keys * tokens * element
 
 
@@ -76,7 +76,8 @@ def saved_masks(shape: VlmShape, rows: int, tokens: int, element: int) -> int:
 def activations(shape: VlmShape, rows: int, tokens: int, rank: int, element: int, checkpointing: bool) -> int:
     """What the forward pass leaves for the backward pass, in rows of so many tokens.
 
-    Without checkpointing what each layer saves. With it each layer's input, tokens x H x element, and one layer's whole.
+    Without checkpointing what each layer saves; with it each layer's input, tokens x H x element, and the whole of
+    one layer.
     """
     one = saved_by_layer(shape, rows * tokens, rank, element)
     masks = saved_masks(shape, rows, tokens, element)
@@ -105,7 +106,7 @@ def picture_features(shape: VlmShape, pictures: int, element: int) -> int:
 
 
 def vision_work(shape: VlmShape, element: int) -> int:
-    """One picture on its way through the vision tower: patches x (2 W + 2 I) x element, each layer in the place of the last."""
+    """One picture on its way through the vision tower: patches x (2 W + 2 I) x element, one layer at a time."""
     return shape.patches * element * (2 * shape.vision_hidden + 2 * shape.vision_inner)
 
 

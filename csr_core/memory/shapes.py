@@ -60,13 +60,13 @@ class Known:
 
 
 def known_models() -> dict[str, dict[str, Any]]:
-    """Sizes of the presets' models by hub name, from their public config.json: so none need be fetched to plan a run."""
+    """The configuration: from the model's `folder` where it is here, else what this project knows; never fetched."""
     found = [json.loads(file.read_text("utf-8")) for file in files("csr_core").joinpath("memory/configs").iterdir()]
     return {entry["hub"]: entry for entry in found}
 
 
 def known(settings: ModelSettings, folder: Path | None) -> Known | None:
-    """The model's configuration, from its `folder` where it is here, else the one this project knows; never fetched."""
+    """The model's configuration: from its `folder` where it is here, else what this project knows; never fetched."""
     from transformers import CONFIG_MAPPING, AutoConfig
 
     entry = known_models().get(settings.path)
@@ -167,18 +167,27 @@ def unrounded(model: Any) -> list[str]:
     return list(dict.fromkeys(branch(name) for name in linears if not language.fullmatch(name)))
 
 
+def known_towers() -> dict[str, dict[str, Any]]:
+    """Sizes and hub name of the presets' reward model as open_clip has them, without its import of five seconds."""
+    found: dict[str, dict[str, Any]] = json.loads(files("csr_core").joinpath("memory/towers.json").read_text("utf-8"))
+    return found
+
+
 def tower_shape(settings: RewardSettings) -> TowerShape | None:
     """Sizes of the reward model, from open_clip's own configurations or its folder; None where it is not known."""
-    import open_clip
-
     from csr_core.stages.models import reward_files
 
+    entry = known_towers().get(settings.model)
+    if entry is not None:
+        return TowerShape(**{name: size for name, size in entry.items() if name != "hub"})
     folders = reward_files(settings)
     if folders:
         config = json.loads((folders[0] / "open_clip_config.json").read_text("utf-8"))["model_cfg"]
         weights = next(folders[0].glob("*.safetensors"), None)
         count = weights.stat().st_size // 4 if weights else 0
     else:
+        import open_clip
+
         name = settings.model.partition(":")[0]
         config = open_clip.get_model_config(name)
         if config is None:

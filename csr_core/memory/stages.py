@@ -129,7 +129,7 @@ def evaluate_need(plan: Planned, batch: int) -> Need:
 
 
 def _decoding(plan: Planned, parts: dict[str, int]) -> dict[str, int]:
-    """The tables of decoding and the features of pictures; at least what it takes to find out whether rows can share."""
+    """The tables of decoding and pictures' features; at least what it takes to find out whether rows can share."""
     tried = TRIED * part.slots(plan.vlm, LEAST_ROWS, plan.load.prompt, plan.element)
     if tried > sum(parts.values()):
         parts = {"trying shared prompts": tried}
@@ -137,7 +137,7 @@ def _decoding(plan: Planned, parts: dict[str, int]) -> dict[str, int]:
 
 
 def score_need(plan: Planned) -> Need:
-    """Of the reward model with a batch of pictures; nothing is known of one that is not here nor built into open_clip."""
+    """Of the reward model with a batch of pictures; empty where its sizes are not known."""
     if plan.tower is None:
         return Need("score")
     return Need(

@@ -49,11 +49,14 @@ def told(name: str, revision: str | None, error: BaseException) -> str | None:
                 "`hf auth login` (or `huggingface-cli login`), or set HF_TOKEN"
             )
         if isinstance(cause, errors.RevisionNotFoundError):
-            return f"{name} has no revision {revision!r}: set model.revision to a branch, tag or commit of {page}, or to null"
+            return (
+                f"{name} has no revision {revision!r}: set model.revision to a branch, tag or commit of {page}, "
+                "or to null"
+            )
         if isinstance(cause, errors.RepositoryNotFoundError):
             return (
-                f"there is no model {name} on the hub, or it is private: check the name in model.path; for a private one "
-                "log in with `hf auth login`"
+                f"there is no model {name} on the hub, or it is private: check the name in model.path; for a private "
+                "one log in with `hf auth login`"
             )
         if isinstance(cause, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
             return f"{name} is not on this machine and the hub cannot be reached: {to_do(name, revision)}"

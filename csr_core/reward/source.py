@@ -19,8 +19,8 @@ def not_here(settings: RewardSettings) -> str | None:
         return None
     offline = f" ({OFFLINE} is set: nothing is fetched while it is)" if os.environ.get(OFFLINE) else ""
     return (
-        f"{settings.model} is not on this machine: fetch it with `hf download {hub}`{offline}; without network here, do "
-        "so on another machine and copy its cache (set HF_HOME to where it lies), or give an open_clip folder as "
+        f"{settings.model} is not on this machine: fetch it with `hf download {hub}`{offline}; without network here, "
+        "do so on another machine and copy its cache (set HF_HOME to where it lies), or give an open_clip folder as "
         "reward.model"
     )
 
@@ -32,6 +32,10 @@ def _hub_name(model: str) -> str | None:
         return None
     if name == "hf-hub":
         return pretrained
+    from csr_core.memory.shapes import known_towers
+
+    if model in known_towers():
+        return str(known_towers()[model]["hub"])
     import open_clip
 
     known = (open_clip.get_pretrained_cfg(name, pretrained) or {}).get("hf_hub")

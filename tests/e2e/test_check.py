@@ -1,4 +1,4 @@
-"""`csr check` where the models are not there: what is missing and what it will need, without network, by the real command."""
+"""`csr check` where the models are not there: what is missing and what it will need, by the real command."""
 
 from __future__ import annotations
 

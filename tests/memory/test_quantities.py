@@ -5,7 +5,8 @@ from __future__ import annotations
 from csr_core.memory import quantities as part
 from csr_core.memory.shapes import TowerShape, VlmShape
 
-# 2 layers of width 8, 2 heads of 4, one head of keys and values; 20 inner values, 10 words; a photo has 3 tokens of 4 patches.
+# 2 layers of width 8, 2 heads of 4, one head of keys and values; 20 inner values, 10 words; a photo of 4 patches
+# becomes 3 tokens.
 TINY = VlmShape(
     parameters=1000, rounded=640, adapted=((8, 8), (8, 20)), layers=2, hidden=8, inner=20, queries=8, keys=4,
     vocabulary=10, vision_hidden=6, vision_inner=12, picture_tokens=3, patches=4,

@@ -1,4 +1,4 @@
-"""The estimate against what torch allocates on a LLaVA with random weights, and what is advised where it does not fit."""
+"""The estimate against what torch allocates on a LLaVA with random weights, and what is advised if it does not fit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from csr_core.params import load_settings
 from csr_core.policy import Policy
 from csr_core.presets import preset_files
 from csr_core.search.tree import Grower, Tree
-from tests.memory.allocated import peak_allocated
+from benchmarks.allocated import peak_allocated
 
 SMALL = midsize.Shape(256, 688, 4, 4, 256, 1024, 4, 4, sentences=3)
 PIXELS, GIB = 160, 1024**3

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
 
 from csr_core.config import FinetuneSettings, ModelSettings, Settings
+from csr_core.dpo.pairs import usable_pairs
+from csr_core.dpo.train import train
 from csr_core.errors import SettingsError
 from csr_core.params import settings_from
 from csr_core.policy import load_policy
 from csr_core.policy.quantization import loading_options, refuse_unusable
+from tests.dpo.world import scene_preferences
 
 
 @pytest.mark.parametrize("kind", ["nf4", "int8"])
@@ -53,3 +57,16 @@ def test_the_language_model_alone_is_rounded() -> None:
     assert loading_options(eight, str(shipped("llava")), torch.float16, torch.device("cuda"))[
         "quantization_config"
     ].load_in_8bit
+
+
+@pytest.mark.skipif(
+    not torch.cuda.is_available() or find_spec("bitsandbytes") is None, reason="needs a CUDA GPU and bitsandbytes"
+)
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+def test_a_rounded_base_is_trained_in_float32(kind: str, tmp_path: Path) -> None:
+    policy = load_policy(ModelSettings.model_validate({"quantization": kind}))
+    table = scene_preferences(tmp_path / "images", 8)
+    settings = FinetuneSettings(lora_rank=8, lora_alpha=16, learning_rate=1e-3, batch_size=4, epochs=4.0)
+    trained = train(policy, usable_pairs(policy, table, 10**8), settings, 0, 10**8, tmp_path / "work")
+    assert {value.dtype for value in trained.model.parameters() if value.requires_grad} == {torch.float32}
+    assert trained.log[-1]["loss"] < trained.log[0]["loss"] - 0.01
