@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from benchmarks import midsize
+from benchmarks.allocated import peak_allocated
 from csr_core.config import FinetuneSettings, GenerateSettings, ModelSettings, Settings
 from csr_core.dpo.pairs import Pairs
 from csr_core.dpo.train import train
@@ -22,7 +23,6 @@ from csr_core.memory.shapes import vlm_shape
 from csr_core.memory.stages import Load, Need, Planned, finetune_need, generate_need
 from csr_core.policy import Policy
 from csr_core.search.tree import Grower, Tree
-from benchmarks.allocated import peak_allocated
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from benchmarks import midsize
+from benchmarks.allocated import peak_allocated
 from csr_core.config import FinetuneSettings, GenerateSettings, Settings
 from csr_core.dpo.pairs import Pairs
 from csr_core.dpo.train import train
@@ -18,7 +19,6 @@ from csr_core.params import load_settings
 from csr_core.policy import Policy
 from csr_core.presets import preset_files
 from csr_core.search.tree import Grower, Tree
-from benchmarks.allocated import peak_allocated
 
 SMALL = midsize.Shape(256, 688, 4, 4, 256, 1024, 4, 4, sentences=3)
 PIXELS, GIB = 160, 1024**3
