@@ -8,18 +8,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from csr_core.config import ModelSettings, Settings
 from csr_core.errors import CsrError, SettingsError
 from csr_core.layout import Layout
-from csr_core.memory.quantities import adapter_values
-from csr_core.memory.report import Estimate, download, estimate
-from csr_core.memory.report import lines as memory_lines
-from csr_core.policy.loading import missing_files as missing_checkpoint_files
-from csr_core.policy.loading import resolve_device
-from csr_core.policy.quantization import refuse_unusable
-from csr_core.policy.sources import looks_like_path, to_do
-from csr_core.stages.models import policy_files
+
+if TYPE_CHECKING:
+    from csr_core.memory.report import Estimate  # torch's import takes seconds, and `csr run` asks for files alone
 
 GIB = 1024**3
 TRIAL_SIZES = (2, 6)  # prompts; two sizes tell loading time and time a prompt apart
@@ -45,10 +41,10 @@ def missing_files(settings: Settings) -> list[str]:
     data = settings.data
     need("data.prompts", data.prompts if data.prompts != "miniature" else None, "give a JSON, JSONL or dataset path")
     need("data.images", data.images, "give the folder of the pictures, or null for the folder of the prompts")
-    if looks_like_path(settings.model.path):
+    if _looks_like_path(settings.model.path):
         need("model.path", settings.model.path, "give a checkpoint's folder, or a Hugging Face name")
     need("model.adapter", settings.model.adapter, "give the folder of a PEFT adapter, or null")
-    if ":" not in settings.reward.model and looks_like_path(settings.reward.model):
+    if ":" not in settings.reward.model and _looks_like_path(settings.reward.model):
         need("reward.model", settings.reward.model, "give an open_clip folder, or NAME:PRETRAINED")
     for name, split in settings.evaluate.splits.items():
         if not split.folder.startswith("miniature:"):
@@ -59,10 +55,19 @@ def missing_files(settings: Settings) -> list[str]:
 
 
 def refuse_missing_files(settings: Settings) -> None:
-    """Raise one SettingsError that names every missing file."""
+    """Raise one SettingsError that names every missing file, or says what else is certain to fail on this machine."""
     if problems := missing_files(settings):
         lines = "\n".join(f"  - {problem}" for problem in problems)
         raise SettingsError(f"{len(problems)} file(s) or folder(s) of the settings are missing:\n{lines}")
+    if settings.model.quantization is not None and settings.run.task_runner != "ray":
+        import torch
+
+        from csr_core.policy.quantization import refuse_unusable
+        from csr_core.stages.gpus import visible_gpus
+
+        # CUDA itself is left alone: no process forked from this one could use it then.
+        on_gpu = settings.model.device != "cpu" and bool(visible_gpus())
+        refuse_unusable(settings.model, torch.device("cuda" if on_gpu else "cpu"))
 
 
 def check(settings: Settings, trial: bool = True) -> Iterator[Finding]:
@@ -70,6 +75,10 @@ def check(settings: Settings, trial: bool = True) -> Iterator[Finding]:
 
     Nothing is fetched: a named model that is not on this machine is a finding.
     """
+    from csr_core.memory.report import estimate
+    from csr_core.policy.loading import resolve_device
+    from csr_core.policy.quantization import refuse_unusable
+
     problems = missing_files(settings)
     yield from (Finding(False, "files", problem) for problem in problems)
     if not problems:
@@ -95,11 +104,18 @@ def check(settings: Settings, trial: bool = True) -> Iterator[Finding]:
 
 def _folder(settings: ModelSettings) -> Path | None:
     """Where the base checkpoint lies on this machine; None where it does not, or not whole."""
+    from csr_core.policy.loading import missing_files as missing_checkpoint_files
+    from csr_core.stages.models import policy_files
+
     return next((folder for folder in policy_files(settings) if not missing_checkpoint_files(folder)), None)
 
 
+def _looks_like_path(name: str) -> bool:
+    return name != "miniature" and (name.startswith((".", "/", "~")) or name.count("/") != 1)
+
+
 def _is_missing_path(settings: Settings) -> bool:
-    return looks_like_path(settings.model.path) and not Path(settings.model.path).is_dir()
+    return _looks_like_path(settings.model.path) and not Path(settings.model.path).is_dir()
 
 
 def _pictures(settings: Settings) -> Iterator[Finding]:
@@ -133,7 +149,9 @@ def _pictures(settings: Settings) -> Iterator[Finding]:
 
 
 def _policy(settings: Settings, folder: Path | None, found: Estimate | None) -> Iterator[Finding]:
+    from csr_core.memory.report import download
     from csr_core.policy import load_policy
+    from csr_core.policy.sources import to_do
 
     if _is_missing_path(settings):
         return  # told among the files
@@ -160,7 +178,7 @@ def _reward_model(settings: Settings) -> Iterator[Finding]:
     from csr_core.reward.source import not_here
 
     name = settings.reward.model
-    if ":" not in name and looks_like_path(name) and not Path(name).exists():
+    if ":" not in name and _looks_like_path(name) and not Path(name).exists():
         return  # told among the files
     if todo := not_here(settings.reward):
         yield Finding(False, "reward model", todo)
@@ -173,15 +191,20 @@ def _reward_model(settings: Settings) -> Iterator[Finding]:
 
 
 def _memory(settings: Settings, found: Estimate | None) -> Iterator[Finding]:
+    from csr_core.memory.report import lines
+
     if found is not None:
-        yield from (Finding(fits, "memory", text) for fits, text in memory_lines(found))
-    elif not looks_like_path(settings.model.path):
+        yield from (Finding(fits, "memory", text) for fits, text in lines(found))
+    elif not _looks_like_path(settings.model.path):
         name = settings.model.path
         yield Finding(True, "memory", f"unknown, like the sizes of {name}: `hf download {name} config.json` is enough")
 
 
 def _disk(settings: Settings, found: Estimate, fetched: bool) -> Finding:
     """Disk for what is to be fetched, for an adapter or a whole model each iteration in float32, and for tables."""
+    from csr_core.memory.quantities import adapter_values
+    from csr_core.memory.report import download
+
     values = adapter_values(found.plan.vlm, settings.finetune.lora_rank)
     kept = 4 * (found.plan.vlm.parameters if settings.finetune.carry == "merged" else values)
     runs = int(settings.iterations * (kept + 0.05 * GIB) + 0.1 * GIB)

@@ -23,7 +23,19 @@ def test_help_loads_nothing_heavy() -> None:
 
 def test_help_names_every_command(tmp_path: Path) -> None:
     text = csr(tmp_path, "--help").stdout
-    for command in ("init", "check", "run", "stage", "report", "ablate", "evaluate", "miniature", "up", "down"):
+    for command in (
+        "init",
+        "presets",
+        "check",
+        "run",
+        "stage",
+        "report",
+        "ablate",
+        "evaluate",
+        "miniature",
+        "up",
+        "down",
+    ):
         assert command in text
 
 

@@ -8,11 +8,6 @@ from pathlib import Path
 OFFLINE = "HF_HUB_OFFLINE"
 
 
-def looks_like_path(name: str) -> bool:
-    """Whether `name` is meant as a folder rather than as OWNER/NAME on a hub."""
-    return name != "miniature" and (name.startswith((".", "/", "~")) or name.count("/") != 1)
-
-
 def cached(name: str, revision: str | None = None) -> Path | None:
     """The snapshot of a hub's model in the local cache, whole or not; None where nothing of it was fetched."""
     from huggingface_hub import snapshot_download

@@ -56,3 +56,6 @@ def test_a_quantised_base_is_refused_without_a_gpu(tmp_path: Path, monkeypatch: 
     assert done.returncode == 1
     assert "FAIL  settings: model.quantization is 'nf4', which needs a CUDA GPU" in done.stdout
     assert "Traceback" not in done.stderr
+    done = csr(tmp_path, "run", "--set", "model.quantization=int8", check=False)
+    assert done.returncode == 2
+    assert "model.quantization is 'int8', which needs a CUDA GPU" in done.stderr
