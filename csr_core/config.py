@@ -19,8 +19,10 @@ class ModelSettings(_Section):
     """The policy: any image-text-to-text checkpoint (`miniature`, a directory, or a hub name)."""
 
     path: str = "miniature"
+    revision: str | None = None
     adapter: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    quantization: Literal["nf4", "int8"] | None = None
     device: str = "auto"
     prompt_template: str | None = None
     image_backend: Literal["default", "pil"] = "default"
@@ -185,6 +187,11 @@ class Settings(_Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
+        if self.model.quantization and self.finetune.carry == "merged":
+            raise ValueError(
+                f"model.quantization is {self.model.quantization!r} and finetune.carry is 'merged': an adapter cannot "
+                "be merged into rounded weights without loss; set finetune.carry to 'adapter', or quantization to null"
+            )
         ranks = self.reward.combine == "rank"
         if ranks != (self.pair.path_score == "rank_mean"):
             raise ValueError(

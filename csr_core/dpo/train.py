@@ -90,6 +90,7 @@ def train(policy: Policy, pairs: Pairs, settings: FinetuneSettings, seed: int, m
         )
         trainer.remove_callback(PrinterCallback)
         _only_trained_dropout(trainer.model)
+        _float32_adapter(trainer.model)
         if collator.shared:
             SharedPrompts(trainer.model)
         checkpoint = last_checkpoint(work)
@@ -198,6 +199,13 @@ def _only_trained_dropout(model: Any) -> None:
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Dropout) and not name.endswith(f"lora_dropout.{TRAINED}"):
             module.p = 0.0
+
+
+def _float32_adapter(model: Any) -> None:
+    """On a quantised base TRL turns the adapter into bfloat16, in which steps of a small learning rate are lost."""
+    for value in model.parameters():
+        if value.requires_grad:
+            value.data = value.data.float()
 
 
 def _dtype(policy: Policy) -> torch.dtype:

@@ -13,6 +13,8 @@ import torch
 from csr_core.config import ModelSettings
 from csr_core.errors import InputError
 from csr_core.policy.prompt import TEMPLATES, PromptInputs, split_inputs
+from csr_core.policy.quantization import loading_options, refuse_unusable
+from csr_core.policy.sources import told
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -95,7 +97,8 @@ def load_processor(path: str, settings: ModelSettings) -> Any:
     """The processor with the prompt template of the settings."""
     from transformers import AutoProcessor
 
-    options = {"backend": "pil"} if settings.image_backend == "pil" else {}
+    options: dict[str, Any] = {"backend": "pil"} if settings.image_backend == "pil" else {}
+    options |= _revision(path, settings)
     processor = AutoProcessor.from_pretrained(path, trust_remote_code=settings.trust_remote_code, **options)
     template = settings.prompt_template
     if template is not None:
@@ -121,12 +124,15 @@ def load_policy(settings: ModelSettings, adapter: Path | None = None, trainable:
 
     Raises:
         InputError: the checkpoint or the adapter cannot be loaded; the message names the file and the likely cause.
+        SettingsError: `model.quantization` cannot be had on this machine.
     """
     from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText
     from transformers.utils import logging
 
     device = resolve_device(settings.device)
+    dtype = resolve_dtype(settings.dtype, device)
+    refuse_unusable(settings, device)
     base = model_path(settings)
     merged = adapter is not None and not (adapter / "adapter_config.json").is_file()
     source = str(adapter) if merged else base
@@ -135,9 +141,11 @@ def load_policy(settings: ModelSettings, adapter: Path | None = None, trainable:
     try:
         model: Any = AutoModelForImageTextToText.from_pretrained(
             source,
-            dtype=resolve_dtype(settings.dtype, device),
+            dtype=dtype,
             trust_remote_code=settings.trust_remote_code,
             use_safetensors=True,
+            **_revision(source, settings),
+            **loading_options(settings, source, dtype, device),
         )
         processor = load_processor(base, settings)
         if adapter is not None and not merged:
@@ -145,15 +153,24 @@ def load_policy(settings: ModelSettings, adapter: Path | None = None, trainable:
 
             model = PeftModel.from_pretrained(model, str(adapter), is_trainable=trainable)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        if source == base and (reason := told(base, settings.revision, error)):
+            raise InputError(f"cannot load the model {base}: {reason}") from error
         raise InputError(
             f"cannot load the model {source}{f' with adapter {adapter}' if adapter and not merged else ''}: {error}. "
             "Expected a complete Hugging Face image-text-to-text checkpoint (config.json, weights as safetensors, "
             "tokenizer and processor files); is a file missing or cut short, or the path wrong?"
         ) from error
-    model.to(device).train(trainable)
+    if settings.quantization is None:  # bitsandbytes has put the model in its place already
+        model.to(device)
+    model.train(trainable)
     if device.type == "cpu" and model.num_parameters() < SMALL_MODEL:
         torch.set_num_threads(1)
     return Policy(model, processor, device, *_token_ids(model, processor))
+
+
+def _revision(source: str, settings: ModelSettings) -> dict[str, str]:
+    """The revision of a hub's model; a folder has none."""
+    return {"revision": settings.revision} if settings.revision and not Path(source).is_dir() else {}
 
 
 def _check_files(base: str, adapter: Path | None, merged: bool) -> None:
