@@ -19,6 +19,7 @@ from torch import Tensor
 from csr_core.errors import InputError
 from csr_core.images import open_image
 from csr_core.policy import Policy, PromptInputs
+from csr_core.policy.prompt import join_features
 from csr_core.progress import Progress
 
 CHECKED_ROWS = 8
@@ -196,7 +197,7 @@ def pair_batch(
         batch["attention_mask"][row, :end] = 1
         batch["completion_mask"][row, start:end] = 1
     for name in samples[0].features:
-        batch[name] = torch.cat([sample.features[name] for sample in twice])
+        batch[name] = join_features([sample.features[name] for sample in twice])
     return batch
 
 

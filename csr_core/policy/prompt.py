@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Int, Shaped
 from torch import Tensor
 
 # The authors' prompt: Vicuna v1's system text, then one turn, without a trailing space.
@@ -61,7 +61,7 @@ def collate(
     """Left-padded model inputs of `samples`, each followed by its `continuations` (token ids written so far).
 
     Returns: input_ids and attention_mask [B, T]; other per-token tensors [B, T] padded with 0; picture features
-    concatenated along their first axis, in the order of the rows.
+    joined along their first axis (`join_features`), in the order of the rows.
     """
     total = max(sample.length + len(more) for sample, more in zip(samples, continuations, strict=True))
     out: dict[str, Tensor] = {}
@@ -77,5 +77,22 @@ def collate(
                 rows[row, start:] = 1
         out[name] = rows.to(device)
     for name in samples[0].features:
-        out[name] = torch.cat([sample.features[name] for sample in samples]).to(device)
+        out[name] = join_features([sample.features[name] for sample in samples]).to(device)
     return out
+
+
+def join_features(parts: Sequence[Shaped[Tensor, "pictures *rest"]]) -> Shaped[Tensor, "all *rest"]:
+    """The samples' tensors of one name behind one another; what is smaller is filled up with zeros at its ends.
+
+    Families that cut a picture into crops have as many as its shape needs; their models take crops of zeros, as their
+    processors fill up a batch with them, for none.
+    """
+    largest = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
+    if all(list(part.shape[1:]) == largest for part in parts):
+        return torch.cat(list(parts))
+    padded = []
+    for part in parts:
+        whole = part.new_zeros(part.shape[0], *largest)
+        whole[tuple(slice(size) for size in part.shape)] = part
+        padded.append(whole)
+    return torch.cat(padded)

@@ -140,14 +140,14 @@ class Prefixes:
         return cache, last_logits(out)
 
     def _pictures_apart(self, prompt: PromptInputs) -> Pictures | None:
-        """Where the model says the same with features in place of pixels, what computes them; tried on one prompt."""
+        """Where the model says the same with features in place of pixels, what computes them; tried on a prompt twice."""
         inner = inner_model(self.policy.model)
         if not takes_features(inner):
             return None
-        expected = self._pass([prompt])[1]
+        expected = self._pass([prompt, prompt])[1]
         self.pictures = Pictures(inner, self.policy.device, self.policy.model.dtype)
         try:
-            found = self._pass([prompt])[1]
+            found = self._pass([prompt, prompt])[1]
         except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError):
             return None
         return self.pictures if close(found, expected, self.policy.model.dtype) else None
