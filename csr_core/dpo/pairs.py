@@ -8,7 +8,7 @@ with their prompt, once, and the collator below only adds the picture's tokens, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch import Tensor
 from csr_core.errors import InputError
 from csr_core.images import open_image
 from csr_core.policy import Policy, PromptInputs
+from csr_core.policy.families import rendered
 from csr_core.policy.prompt import join_features
 from csr_core.progress import Progress
 
@@ -44,9 +45,9 @@ def answer_ids(policy: Policy, question: str, answer: str) -> list[int]:
         InputError: the prompt is not the beginning of prompt + answer, as text or as tokens, so the model would be
             trained on another context than it generates from.
     """
-    prompt = policy.render(question)
-    text = prompt + _rendered_answer(policy, question, answer)
-    before, whole = policy.tokenise(prompt), policy.tokenise(text)
+    prompt = policy.render(question) + policy.family.behind_prompt
+    before = policy.tokenise(prompt)
+    whole = policy.tokenise(prompt + _rendered_answer(policy, question, answer))
     if whole[: len(before)] != before:
         at = next((i for i, (a, b) in enumerate(zip(before, whole, strict=False)) if a != b), len(whole))
         raise InputError(
@@ -65,12 +66,7 @@ def answer_ids(policy: Policy, question: str, answer: str) -> list[int]:
 
 def _rendered_answer(policy: Policy, question: str, answer: str) -> str:
     """What the chat template writes after the generation prompt for the stripped `answer`, trailing blanks removed."""
-    messages = [
-        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]},
-        {"role": "assistant", "content": [{"type": "text", "text": answer.strip()}]},
-    ]
-    prompt = policy.render(question)
-    whole = str(policy.processor.apply_chat_template(messages, tokenize=False))
+    prompt, whole = policy.render(question), rendered(policy.processor, question, 1, answer.strip())
     if not whole.startswith(prompt):
         raise InputError(
             "the chat template writes the prompt differently when an answer follows: expected prompt + answer to begin "
@@ -90,16 +86,25 @@ def check_with_picture(policy: Policy, row: dict[str, Any], max_pixels: int) -> 
     prompt = policy.encode(image, row["prompt"])
     for side in ("chosen", "rejected"):
         tail = _rendered_answer(policy, row["prompt"], row[side])
-        whole = policy.encode_text(image, policy.render(row["prompt"]) + tail).sequence["input_ids"].tolist()
-        composed = prompt.sequence["input_ids"].tolist() + row[f"{side}_ids"]
-        shorter = min(len(whole), len(composed))  # the end of turn may have been added, or what follows it removed
-        if whole[:shorter] != composed[:shorter] or abs(len(whole) - len(composed)) > 2:
+        whole = policy.encode_text(image, policy.render(row["prompt"]), tail).sequence
+        composed = _answered(policy, prompt, row[f"{side}_ids"])
+        long = len(composed["input_ids"])
+        shorter = min(len(whole["input_ids"]), long)  # the end of turn may have been added, or what follows it removed
+        same = all(whole[name][:shorter].tolist() == values[:shorter] for name, values in composed.items())
+        if not same or abs(len(whole["input_ids"]) - long) > 2:
             raise InputError(
-                f"pair {row['prompt_id']}: the processor gives {len(whole)} tokens for prompt and {side} answer "
-                f"together, but {len(composed)} other ones for prompt, then answer, so training would not match "
+                f"pair {row['prompt_id']}: the processor gives {len(whole['input_ids'])} tokens for prompt and {side} "
+                f"answer together, but {long} other ones for prompt, then answer, so training would not match "
                 "generation. The model's processor or chat template is of a kind not known here: set "
                 "model.prompt_template, and please report the model"
             )
+
+
+def _answered(policy: Policy, prompt: PromptInputs, ids: list[int]) -> dict[str, list[int]]:
+    """The per-token inputs of a prompt and an answer, as training composes them."""
+    fills = {name: [policy.family.on_answers.get(name, 0)] * len(ids) for name in prompt.sequence}
+    fills |= {"input_ids": ids, "attention_mask": [1] * len(ids)}
+    return {name: values.tolist() + fills[name] for name, values in prompt.sequence.items()}
 
 
 def usable_pairs(
@@ -176,12 +181,17 @@ def _no_placeholders(policy: Policy, ids: list[int], side: str) -> None:
 
 
 def pair_batch(
-    samples: Sequence[PromptInputs], chosen: Sequence[list[int]], rejected: Sequence[list[int]], pad_id: int
+    samples: Sequence[PromptInputs],
+    chosen: Sequence[list[int]],
+    rejected: Sequence[list[int]],
+    pad_id: int,
+    on_answers: Mapping[str, int] | None = None,
 ) -> dict[str, Tensor]:
     """Batch of N pairs for TRL's DPO loss: the N chosen rows, then the N rejected rows, padded on the right.
 
     Returns: input_ids, attention_mask, completion_mask [2N, T] and other per-token tensors of the processor [2N, T]
-    (0 on answers); the pictures' tensors, those of the N rows twice. completion_mask is 1 on the answers' tokens.
+    (on answers 0, or their value in `on_answers`); the pictures' tensors, those of the N rows twice. completion_mask
+    is 1 on the answers' tokens.
     """
     answers = [*chosen, *rejected]
     twice = [*samples, *samples]
@@ -193,6 +203,8 @@ def pair_batch(
         start, end = sample.length, sample.length + len(answer)
         for name, values in sample.sequence.items():
             batch[name][row, :start] = values
+        for name, value in (on_answers or {}).items():
+            batch[name][row, start:end] = value
         batch["input_ids"][row, start:end] = torch.tensor(answer)
         batch["attention_mask"][row, :end] = 1
         batch["completion_mask"][row, start:end] = 1
@@ -218,7 +230,7 @@ class PairCollator:
         samples = [
             self.policy.encode(open_image(Path(row["images"][0]), self.max_pixels), row["prompt"]) for row in rows
         ]
-        make = shared_pair_batch if self.shared else pair_batch
-        return make(
-            samples, [row["chosen_ids"] for row in rows], [row["rejected_ids"] for row in rows], self.policy.pad_id
-        )
+        chosen, rejected = ([row[f"{side}_ids"] for row in rows] for side in ("chosen", "rejected"))
+        if self.shared:
+            return shared_pair_batch(samples, chosen, rejected, self.policy.pad_id)
+        return pair_batch(samples, chosen, rejected, self.policy.pad_id, self.policy.family.on_answers)

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor
 
+from csr_core.policy.families import OF_PICTURES
+
 # The authors' prompt: Vicuna v1's system text, then one turn, without a trailing space.
 VICUNA_V1 = (
     "A chat between a curious user and an artificial intelligence assistant. "
@@ -25,7 +27,22 @@ VICUNA_V1 = (
     "{{ '</s>' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ ' ASSISTANT:' }}{% endif %}"
 )
-TEMPLATES = {"vicuna-v1": VICUNA_V1}
+
+# Two families whose checkpoints come without a template; a turn of theirs is the bare text.
+_BARE = (
+    "{%% for message in messages %%}"
+    "{%% if message['content'] is string %%}{{ message['content'] }}{%% else %%}%s"
+    "{%% for part in message['content'] if part['type'] == 'text' %%}%s{%% endfor %%}{%% endif %%}"
+    "{%% endfor %%}"
+)
+# Pictures first; the processor adds what stands between the prompt and the answer.
+PALIGEMMA = _BARE % (
+    "{% for part in message['content'] if part['type'] == 'image' %}<image>{% endfor %}",
+    "{{ part['text'] }}",
+)
+# The processor puts the picture in front; an answer follows behind a blank.
+INSTRUCTBLIP = _BARE % ("", "{{ part['text'] if message['role'] == 'user' else ' ' + part['text'] }}")
+TEMPLATES = {"vicuna-v1": VICUNA_V1, "paligemma": PALIGEMMA, "instructblip": INSTRUCTBLIP}
 
 
 @dataclass(frozen=True)
@@ -47,7 +64,11 @@ class PromptInputs:
 def split_inputs(batch: dict[str, Any]) -> PromptInputs:
     """Split the processor's output for ONE sample into per-token and per-picture parts."""
     tokens = batch["input_ids"].shape
-    sequence = {name: value[0] for name, value in batch.items() if torch.is_tensor(value) and value.shape == tokens}
+    sequence = {
+        name: value[0]
+        for name, value in batch.items()
+        if torch.is_tensor(value) and value.shape == tokens and not name.startswith(OF_PICTURES)
+    }
     features = {name: value for name, value in batch.items() if torch.is_tensor(value) and name not in sequence}
     return PromptInputs(sequence, features)
 

@@ -35,8 +35,8 @@ READ_TOGETHER = 8  # prompts in one forward pass: enough to fill the machine, an
 class Prefix:
     """Keys and values of a prompt and its picture, and how positions are counted behind it.
 
-    offset: for families whose picture positions are counted otherwise (Qwen-VL), what is to be added to a token's
-    number to get its position.
+    offset: for families that count pictures' positions otherwise (Qwen-VL) or do not begin at 0 (PaliGemma), what is to
+    be added to a token's number to get its position.
     """
 
     layers: Layers
@@ -118,7 +118,8 @@ class Prefixes:
             self._tried_pictures, self.pictures = True, self._pictures_apart(prompts[0])
         cache, logits = self._pass(prompts)
         offsets = getattr(inner_model(self.policy.model), "rope_deltas", None)
-        offset = [0] * len(prompts) if offsets is None else offsets.flatten().tolist()
+        first = self.policy.family.first_position
+        offset = [first] * len(prompts) if offsets is None else offsets.flatten().tolist()
         states = []
         for row, prompt in enumerate(prompts):
             # A clone, so that the padded batch need not be kept for it.
@@ -135,7 +136,8 @@ class Prefixes:
         """The cache of prompts without answers, and the logits behind them."""
         cache, inputs = new_cache(), self._collate(prompts)
         if not hasattr(inner_model(self.policy.model), "get_rope_index"):
-            inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+            places = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+            inputs["position_ids"] = places + self.policy.family.first_position
         out = self.policy.model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=kept(len(prompts)))
         return cache, last_logits(out)
 

@@ -247,6 +247,22 @@ def gemma3() -> tuple[Any, Any, str]:
     return config, processor, turns("<start_of_image>", user, assistant, "<start_of_turn>model\n", "<bos>")
 
 
+def paligemma2() -> tuple[Any, Any, str]:
+    images = transformers.SiglipImageProcessor(size=SQUARE)
+    images.image_seq_length = 16
+    processor = transformers.PaliGemmaProcessor(image_processor=images, tokenizer=gemma("<image>"))
+    windows = {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]}
+    config = transformers.PaliGemmaConfig(
+        text_config=text("gemma2", processor.tokenizer, head_dim=8, query_pre_attn_scalar=8, **windows),
+        vision_config={**siglip(), "projection_dim": 32},
+        image_token_index=token(processor, "<image>"),
+        projection_dim=32,
+        hidden_size=32,
+        vocab_size=len(processor.tokenizer),
+    )
+    return config, processor, ""
+
+
 def siglip() -> dict[str, Any]:
     more = {"image_size": SIDE, "patch_size": PATCH, "vision_use_head": False}
     return {"model_type": "siglip_vision_model", **VISION, **more}
@@ -263,6 +279,7 @@ FAMILIES: dict[str, Callable[[], tuple[Any, Any, str]]] = {
     "SmolVLM": smolvlm,
     "InternVL3": internvl,
     "Gemma 3": gemma3,
+    "PaliGemma 2": paligemma2,
 }
 
 

@@ -89,7 +89,10 @@ def _stock(policy: Policy, image: Image.Image, question: str) -> list[int]:
 
 
 def stock_inputs(policy: Policy, image: Image.Image, question: str) -> dict[str, Any]:
-    """What the processor makes of one conversation by itself."""
+    """What the processor makes of one conversation by itself; PaliGemma's takes a bare text."""
+    if policy.family.template:
+        made = policy.processor(images=image, text=question, return_tensors="pt")
+        return {name: value for name, value in made.items() if name != "labels"}
     content = [{"type": "image", "image": image}, {"type": "text", "text": question}]
     made = policy.processor.apply_chat_template(
         [{"role": "user", "content": content}],
@@ -98,7 +101,7 @@ def stock_inputs(policy: Policy, image: Image.Image, question: str) -> dict[str,
         return_dict=True,
         return_tensors="pt",
     )
-    return {name: value for name, value in made.items() if name != "labels"}
+    return dict(made)
 
 
 def only_the_picture_tells(settings: Any, folder: Path) -> None:
