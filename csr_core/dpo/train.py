@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from csr_core.config import FinetuneSettings
+from csr_core.dpo.hidden import give_hidden_states
 from csr_core.dpo.pairs import PairCollator, Pairs
 from csr_core.dpo.shared import SharedPrompts, shares_prompts
 from csr_core.dpo.targets import checked_targets
@@ -90,6 +91,8 @@ def train(policy: Policy, pairs: Pairs, settings: FinetuneSettings, seed: int, m
         _only_trained_dropout(trainer.model)
         if collator.shared:
             SharedPrompts(trainer.model)
+        if policy.family.text_part:
+            give_hidden_states(base_model(trainer.model), policy.family.text_part)
         checkpoint = last_checkpoint(work)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     for name, value in trainer.model.named_parameters():

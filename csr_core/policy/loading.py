@@ -12,7 +12,15 @@ import torch
 
 from csr_core.config import ModelSettings
 from csr_core.errors import InputError
-from csr_core.policy.families import Family, check_config, check_processor, family_of, placeholder_ids, rendered
+from csr_core.policy.families import (
+    Family,
+    check_config,
+    check_processor,
+    family_of,
+    picture_token,
+    placeholder_ids,
+    rendered,
+)
 from csr_core.policy.prompt import TEMPLATES, PromptInputs, split_inputs
 
 if TYPE_CHECKING:
@@ -39,6 +47,11 @@ class Policy:
     @property
     def tokenizer(self) -> Any:
         return self.processor.tokenizer
+
+    @property
+    def picture_token(self) -> str | None:
+        """What stands for a picture in a rendered prompt."""
+        return picture_token(self.processor)
 
     def render(self, prompt: str, pictures: int = 1) -> str:
         """The chat template's text for some pictures and `prompt`, up to where the assistant begins to write."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from csr_core.policy import Policy
 from csr_core.search import decoding
-from csr_core.search.passes import inner_model, kept, last_logits, new_cache
+from csr_core.search.passes import inner_model, kept, last_logits, new_cache, text_model
 from csr_core.search.slots import LEAST_ROWS, Layers, whole_blocks
 
 
@@ -101,7 +101,7 @@ class CopyingDecoder:
         self._mask = torch.cat([self._mask, mask.to(device)], dim=-1)
         if hasattr(inner_model(self._policy.model), "get_rope_index"):
             positions = positions.expand(3, *positions.shape)
-        out = self._policy.model(
+        out = text_model(self._policy)(
             input_ids=ids.to(device),
             attention_mask=self._mask,
             position_ids=positions.to(device),

@@ -21,7 +21,7 @@ from torch import Tensor
 from csr_core.policy import Policy, PromptInputs, collate
 from csr_core.policy.pictures import Pictures, takes_features
 from csr_core.search.held import Held
-from csr_core.search.passes import base_model, close, inner_model, kept, last_logits, new_cache
+from csr_core.search.passes import base_model, close, inner_model, kept, last_logits, new_cache, text_model
 from csr_core.search.shared import View, use_shared_prefixes
 from csr_core.search.slots import BLOCK, LEAST_ROWS, Layers, Slots, whole_blocks
 
@@ -304,7 +304,7 @@ class Decoder:
         ]
         positions = torch.tensor(starts + [starts[0]] * more)[:, None] + torch.arange(new)
         dimensions = 3 if hasattr(inner_model(self._policy.model), "get_rope_index") else 0
-        out = self._policy.model(
+        out = text_model(self._policy)(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
             position_ids=(positions.expand(dimensions, *positions.shape) if dimensions else positions).to(device),

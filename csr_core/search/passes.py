@@ -52,3 +52,9 @@ def inner_model(model: Any) -> Any:
     """The model without its head, and without PEFT's wrapping."""
     base = base_model(model)
     return getattr(base, "model", base)
+
+
+def text_model(policy: Policy) -> Any:
+    """What reads on behind a prompt, where no picture comes any more: the model, or a part of it that has its head."""
+    part = policy.family.text_part
+    return getattr(base_model(policy.model), part) if part else policy.model

@@ -133,7 +133,7 @@ class Search:
             InputError: the processor cannot read it, it names a second picture, or the model's context has no room for
                 a sentence after it.
         """
-        placeholder = getattr(self.policy.processor, "image_token", None)
+        placeholder = self.policy.picture_token
         if placeholder and placeholder in text:
             raise InputError(
                 f"the prompt holds {placeholder!r}, which stands for one more picture: take it out of the text"

@@ -263,6 +263,26 @@ def paligemma2() -> tuple[Any, Any, str]:
     return config, processor, ""
 
 
+def instructblip() -> tuple[Any, Any, str]:
+    pieces = sorted({word.strip(".?").lower() for word in "Describe the image. Is there a dog boat cat? What".split()})
+    bert = {name: number for number, name in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "?", *pieces])}
+    processor = transformers.InstructBlipProcessor(
+        image_processor=transformers.BlipImageProcessor(size=SQUARE),
+        tokenizer=llama2(),
+        qformer_tokenizer=transformers.BertTokenizer(vocab=bert),
+        num_query_tokens=4,
+    )
+    qformer = {**VISION, "vocab_size": len(bert), "encoder_hidden_size": 32, "max_position_embeddings": 64}
+    config = transformers.InstructBlipConfig(
+        text_config=text("llama", processor.tokenizer),
+        vision_config={**VISION, "image_size": SIDE, "patch_size": PATCH},
+        qformer_config=qformer,
+        num_query_tokens=4,
+        image_token_index=token(processor, "<image>"),
+    )
+    return config, processor, ""
+
+
 def siglip() -> dict[str, Any]:
     more = {"image_size": SIDE, "patch_size": PATCH, "vision_use_head": False}
     return {"model_type": "siglip_vision_model", **VISION, **more}
@@ -280,6 +300,7 @@ FAMILIES: dict[str, Callable[[], tuple[Any, Any, str]]] = {
     "InternVL3": internvl,
     "Gemma 3": gemma3,
     "PaliGemma 2": paligemma2,
+    "InstructBLIP": instructblip,
 }
 
 
