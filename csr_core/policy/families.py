@@ -148,9 +148,7 @@ def rendered(processor: Any, question: str, pictures: int, answer: str | None = 
     if answer is not None:
         messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
     try:
-        return str(
-            processor.apply_chat_template(messages, add_generation_prompt=answer is None, tokenize=False)
-        )
+        return str(processor.apply_chat_template(messages, add_generation_prompt=answer is None, tokenize=False))
     except Exception as error:  # Jinja's own, and whatever a template raises
         raise InputError(
             f"the chat template cannot render {pictures} picture(s), a question and "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,11 +78,12 @@ def collate(
     continuations: Sequence[Sequence[int]],
     pad_id: int,
     device: torch.device | str,
+    on_answers: Mapping[str, int] | None = None,
 ) -> dict[str, Tensor]:
     """Left-padded model inputs of `samples`, each followed by its `continuations` (token ids written so far).
 
-    Returns: input_ids and attention_mask [B, T]; other per-token tensors [B, T] padded with 0; picture features
-    joined along their first axis (`join_features`), in the order of the rows.
+    Returns: input_ids and attention_mask [B, T]; other per-token tensors [B, T] padded with 0, on continuations 0 or
+    their value in `on_answers`; picture features joined along their first axis (`join_features`), in the rows' order.
     """
     total = max(sample.length + len(more) for sample, more in zip(samples, continuations, strict=True))
     out: dict[str, Tensor] = {}
@@ -94,6 +95,8 @@ def collate(
             rows[row, start : start + sample.length] = sample.sequence[name]
             if name == "input_ids" and more:
                 rows[row, start + sample.length :] = torch.tensor(list(more), dtype=rows.dtype)
+            elif name in (on_answers or {}):
+                rows[row, start + sample.length :] = (on_answers or {})[name]
             if name == "attention_mask":
                 rows[row, start:] = 1
         out[name] = rows.to(device)
@@ -102,7 +105,7 @@ def collate(
     return out
 
 
-def join_features(parts: Sequence[Shaped[Tensor, "pictures *rest"]]) -> Shaped[Tensor, "all *rest"]:
+def join_features(parts: Sequence[Shaped[Tensor, "of_one *rest"]]) -> Shaped[Tensor, "of_all *rest"]:
     """The samples' tensors of one name behind one another; what is smaller is filled up with zeros at its ends.
 
     Families that cut a picture into crops have as many as its shape needs; their models take crops of zeros, as their

@@ -106,9 +106,12 @@ class Prefixes:
 
         return CopyingDecoder(self.policy) if self._shared is False else Decoder(self.policy, rows, tokens, readers)
 
-    def _find_out(self, state: State) -> None:
-        """Whether rows can share, tried on one prompt against rows with copies."""
-        self._shared = use_shared_prefixes(base_model(self.policy.model)) and _agrees(self.policy, state)
+    def _find_out(self, prompt: PromptInputs, state: State) -> None:
+        """Whether rows can share, tried on one prompt against rows with copies; and whether these can be relied on."""
+        from csr_core.search.trial import agree, check_goes_on
+
+        self._shared = use_shared_prefixes(base_model(self.policy.model)) and agree(self.policy, state)
+        check_goes_on(self.policy, prompt, state, self.decoder())
         if not self._shared:
             kind = type(base_model(self.policy.model)).__name__
             print(f"{kind} does not share prompts between rows: each row keeps a copy", file=sys.stderr, flush=True)
@@ -129,7 +132,7 @@ class Prefixes:
             ]
             states.append(State(Prefix(layers, prompt.length, offset[row]), (), logits[row].clone(), 0))
         if self._shared is None:
-            self._find_out(states[0])
+            self._find_out(prompts[0], states[0])
         return states
 
     def _pass(self, prompts: Sequence[PromptInputs]) -> tuple[Any, Float[Tensor, "prompts vocab"]]:
@@ -142,7 +145,7 @@ class Prefixes:
         return cache, last_logits(out)
 
     def _pictures_apart(self, prompt: PromptInputs) -> Pictures | None:
-        """Where the model says the same with features in place of pixels, what computes them; tried on a prompt twice."""
+        """What computes features, where the model says the same with them in place of pixels; tried on a prompt twice."""
         inner = inner_model(self.policy.model)
         if not takes_features(inner):
             return None
@@ -315,23 +318,3 @@ class Decoder:
         self._own.added([*counts, *[0] * more])
         self._own.resize(rows)
         self._logits = last_logits(out)[:rows]
-
-
-def _agrees(policy: Policy, state: State) -> bool:
-    """Whether decode steps over a shared prompt and a shared sentence give what copies of them give."""
-    from csr_core.search.copied import CopyingDecoder
-
-    token = state.logits.argmax()[None].cpu()
-    found = []
-    for kind in (Decoder, CopyingDecoder):
-        try:
-            first = kind(policy)
-            first.admit([state])
-            first.advance([0], token)
-            second = kind(policy)
-            second.admit([first.state(0)])
-            second.advance([0, 0], torch.cat([token, token]))
-        except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, AssertionError):
-            return False
-        found.append(second.logits.float())
-    return close(found[0], found[1], policy.model.dtype)

@@ -264,8 +264,8 @@ def paligemma2() -> tuple[Any, Any, str]:
 
 
 def instructblip() -> tuple[Any, Any, str]:
-    pieces = sorted({word.strip(".?").lower() for word in "Describe the image. Is there a dog boat cat? What".split()})
-    bert = {name: number for number, name in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "?", *pieces])}
+    words = ["describe", "the", "image", "is", "there", "a", "dog", "boat", "what", ".", "?"]
+    bert = {name: number for number, name in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words])}
     processor = transformers.InstructBlipProcessor(
         image_processor=transformers.BlipImageProcessor(size=SQUARE),
         tokenizer=llama2(),
@@ -316,8 +316,8 @@ def token(processor: Any, name: str) -> int:
     return int(processor.tokenizer.convert_tokens_to_ids(name))
 
 
-def save(family: str, out: Path) -> Path:
-    """Write the checkpoint of `family` into `out` and return that."""
+def save(family: str, out: Path, talks: bool = True) -> Path:
+    """Write the checkpoint of `family` into `out` and return that. `talks`: its sentences and turns end now and then."""
     torch.manual_seed(0)
     config, processor, template = FAMILIES[family]()
     processor.chat_template = template or None
@@ -330,7 +330,8 @@ def save(family: str, out: Path) -> Path:
     _spread(model)
     first = ends[-1] if isinstance(ends, list) else ends
     stops = {tokenizer("dog.", add_special_tokens=False)["input_ids"][-1]}
-    _talk(model, [first, *stops])
+    if talks:
+        _talk(model, [first, *stops])
     model.save_pretrained(out)
     processor.save_pretrained(out)
     return out
@@ -338,9 +339,12 @@ def save(family: str, out: Path) -> Path:
 
 def _spread(model: torch.nn.Module) -> None:
     """As they start, weights are so small that positions and pictures hardly matter."""
+    words = model.get_input_embeddings().weight
+    tied = model.get_output_embeddings().weight is words
     for name, parameter in model.named_parameters():
         if parameter.dim() > 1:
-            torch.nn.init.normal_(parameter, std=0.15)
+            # Tied words say themselves again unless they speak lower than the layers.
+            torch.nn.init.normal_(parameter, std=0.05 if tied and parameter is words else 0.15)
         elif "norm" in name and name.endswith("weight"):
             shift = type(model).__name__.startswith(("Gemma", "PaliGemma")) and "vision" not in name
             torch.nn.init.normal_(parameter, mean=0.0 if shift else 1.0, std=0.15)  # Gemma adds 1 itself
