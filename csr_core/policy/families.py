@@ -36,7 +36,6 @@ class Family:
     behind_prompt: what the processor writes between the rendered prompt and the answer.
     answer_argument: the processor's argument for the answer, where it lays out prompt and answer differently.
     not_inputs: what the processor gives that is not for reading a prompt.
-    first_position: of a row's first token.
     on_answers: values of per-token inputs on an answer's tokens; 0 unless named.
     text_part: the part of the model that reads on where no picture comes any more, if the whole one cannot.
     """
@@ -46,7 +45,6 @@ class Family:
     behind_prompt: str = ""
     answer_argument: str | None = None
     not_inputs: tuple[str, ...] = ()
-    first_position: int = 0
     on_answers: Mapping[str, int] = field(default_factory=dict)
     text_part: str | None = None
 
@@ -59,7 +57,6 @@ FAMILIES: dict[str, Family] = {
         behind_prompt="\n",
         answer_argument="suffix",
         not_inputs=("labels",),
-        first_position=1,
         on_answers={"token_type_ids": 1},
     ),
     "instructblip": Family(template="instructblip", places_pictures=True, text_part="language_model"),

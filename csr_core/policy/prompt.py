@@ -105,7 +105,7 @@ def collate(
     return out
 
 
-def join_features(parts: Sequence[Shaped[Tensor, "of_one *rest"]]) -> Shaped[Tensor, "of_all *rest"]:
+def join_features(parts: Sequence[Shaped[Tensor, of_one * rest]]) -> Shaped[Tensor, of_all * rest]:
     """The samples' tensors of one name behind one another; what is smaller is filled up with zeros at its ends.
 
     Families that cut a picture into crops have as many as its shape needs; their models take crops of zeros, as their

@@ -35,8 +35,8 @@ READ_TOGETHER = 8  # prompts in one forward pass: enough to fill the machine, an
 class Prefix:
     """Keys and values of a prompt and its picture, and how positions are counted behind it.
 
-    offset: for families that count pictures' positions otherwise (Qwen-VL) or do not begin at 0 (PaliGemma), what is to
-    be added to a token's number to get its position.
+    offset: for families whose picture positions are counted otherwise (Qwen-VL), what is to be added to a token's
+    number to get its position.
     """
 
     layers: Layers
@@ -119,10 +119,9 @@ class Prefixes:
     def _encode(self, prompts: Sequence[PromptInputs]) -> list[State]:
         if not self._tried_pictures and prompts[0].features:
             self._tried_pictures, self.pictures = True, self._pictures_apart(prompts[0])
-        cache, logits = self._pass(prompts)
+        cache, logits = self._first_pass(prompts) if self._shared is None else self._pass(prompts)
         offsets = getattr(inner_model(self.policy.model), "rope_deltas", None)
-        first = self.policy.family.first_position
-        offset = [first] * len(prompts) if offsets is None else offsets.flatten().tolist()
+        offset = [0] * len(prompts) if offsets is None else offsets.flatten().tolist()
         states = []
         for row, prompt in enumerate(prompts):
             # A clone, so that the padded batch need not be kept for it.
@@ -135,17 +134,25 @@ class Prefixes:
             self._find_out(prompts[0], states[0])
         return states
 
+    def _first_pass(self, prompts: Sequence[PromptInputs]) -> tuple[Any, Float[Tensor, "prompts vocab"]]:
+        from csr_core.search.trial import told_why
+
+        with told_why(self.policy):
+            cache, logits = self._pass(prompts)
+            lengths = {one.keys.shape[2] for one in cache.layers}
+            assert lengths == {whole_blocks(max(prompt.length for prompt in prompts))}, f"{lengths} keys a layer"
+        return cache, logits
+
     def _pass(self, prompts: Sequence[PromptInputs]) -> tuple[Any, Float[Tensor, "prompts vocab"]]:
         """The cache of prompts without answers, and the logits behind them."""
         cache, inputs = new_cache(), self._collate(prompts)
         if not hasattr(inner_model(self.policy.model), "get_rope_index"):
-            places = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
-            inputs["position_ids"] = places + self.policy.family.first_position
+            inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
         out = self.policy.model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=kept(len(prompts)))
         return cache, last_logits(out)
 
     def _pictures_apart(self, prompt: PromptInputs) -> Pictures | None:
-        """What computes features, where the model says the same with them in place of pixels; tried on a prompt twice."""
+        """What computes features, if the model says the same with them in place of pixels; tried on a prompt twice."""
         inner = inner_model(self.policy.model)
         if not takes_features(inner):
             return None

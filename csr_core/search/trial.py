@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -10,6 +13,7 @@ from csr_core.policy import Policy, PromptInputs, collate
 from csr_core.search.copied import CopyingDecoder
 from csr_core.search.decoding import Decoder, State
 from csr_core.search.passes import close, last_logits
+from csr_core.stages.memory import is_out_of_memory
 
 # What a model that goes another way raises.
 REFUSALS = (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError, AssertionError)
@@ -39,21 +43,30 @@ def check_goes_on(policy: Policy, prompt: PromptInputs, state: State, decoder: D
     Raises:
         InputError: they have not: positions, masks or memory of the model's family are of a kind not known here.
     """
-    kind, cause = type(policy.model).__name__, ""
     token = int(state.logits.argmax())
-    try:
+    with told_why(policy):
         decoder.admit([state])
         decoder.advance([0], torch.tensor([token]))
         decoder.advance([0], torch.tensor([token]))
-        if close(decoder.logits, _whole(policy, prompt, [token, token]), policy.model.dtype, slack=4.0):
-            return
+        expected = _whole(policy, prompt, [token, token])
+        off = float((decoder.logits - expected).abs().max())
+        assert close(decoder.logits, expected, policy.model.dtype, slack=4.0), f"logits differ by {off:.2g}"
+
+
+@contextmanager
+def told_why(policy: Policy) -> Iterator[None]:
+    """Say in words what it means when a model raises on its first prompt, or gives what is not expected."""
+    try:
+        yield
     except REFUSALS as error:
-        cause = f" ({type(error).__name__}: {error})"
-    raise InputError(
-        f"{kind} ({policy.model.config.model_type}) gives other likelihoods when it goes on from a prompt's keys and "
-        f"values than when it reads all at once{cause}, so sentences could not be told apart by them. Its family "
-        "needs an entry in csr_core/policy/families.py (see docs/models.md), or choose another model.path"
-    )
+        if is_out_of_memory(error):
+            raise
+        raise InputError(
+            f"{type(policy.model).__name__} ({policy.model.config.model_type}) cannot go on from a prompt's keys and "
+            f"values as a search needs it, or gives other likelihoods then ({type(error).__name__}: {error}). "
+            "Positions, masks or memory of its family are of a kind not known here: it needs an entry in "
+            "csr_core/policy/families.py (see docs/models.md), or choose another model.path"
+        ) from error
 
 
 @torch.inference_mode()

@@ -317,7 +317,7 @@ def token(processor: Any, name: str) -> int:
 
 
 def save(family: str, out: Path, talks: bool = True) -> Path:
-    """Write the checkpoint of `family` into `out` and return that. `talks`: its sentences and turns end now and then."""
+    """Write a checkpoint of `family` into `out` and return that. `talks`: its sentences and turns end now and then."""
     torch.manual_seed(0)
     config, processor, template = FAMILIES[family]()
     processor.chat_template = template or None
