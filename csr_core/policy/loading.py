@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -163,11 +163,13 @@ def load_policy(settings: ModelSettings, adapter: Path | None = None, trainable:
     logging.disable_progress_bar()  # a bar for each loaded model would drown the stages' own progress
     try:
         processor = load_processor(base, settings)  # first: it is small, and tells whether the model can be used
-        model: Any = AutoModelForImageTextToText.from_pretrained(
+        model: Any
+        model, found = AutoModelForImageTextToText.from_pretrained(
             source,
             dtype=resolve_dtype(settings.dtype, device),
             trust_remote_code=settings.trust_remote_code,
             use_safetensors=True,
+            output_loading_info=True,
         )
         if adapter is not None and not merged:
             from peft import PeftModel
@@ -179,10 +181,21 @@ def load_policy(settings: ModelSettings, adapter: Path | None = None, trainable:
             "Expected a complete Hugging Face image-text-to-text checkpoint (config.json, weights as safetensors, "
             "tokenizer and processor files); is a file missing or cut short, or the path wrong?"
         ) from error
+    _refuse_random(found["missing_keys"], source)
     model.to(device).train(trainable)
     if device.type == "cpu" and model.num_parameters() < SMALL_MODEL:
         torch.set_num_threads(1)
     return Policy(model, processor, device, *_token_ids(model, processor), family=family_of(model.config))
+
+
+def _refuse_random(missing: Iterable[str], source: str) -> None:
+    """What a checkpoint's files do not hold, transformers fills with random numbers, and only warns."""
+    if names := sorted(missing):
+        raise InputError(
+            f"the weights of {source} lack {len(names)} that the model has: {', '.join(names[:3])}"
+            f"{', ...' if len(names) > 3 else ''}. They would be random. Is a file incomplete, or config.json of "
+            "another model, or are these weights without the head that writes? Check model.path"
+        )
 
 
 def _check_files(base: str, adapter: Path | None, merged: bool) -> None:

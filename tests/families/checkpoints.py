@@ -327,14 +327,17 @@ def save(family: str, out: Path, talks: bool = True) -> Path:
     model.generation_config = GenerationConfig(
         eos_token_id=ends, pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id
     )
-    _spread(model)
-    first = ends[-1] if isinstance(ends, list) else ends
-    stops = {tokenizer("dog.", add_special_tokens=False)["input_ids"][-1]}
-    if talks:
-        _talk(model, [first, *stops])
+    fill(model, tokenizer, [ends[-1] if isinstance(ends, list) else ends] if talks else [])
     model.save_pretrained(out)
     processor.save_pretrained(out)
     return out
+
+
+def fill(model: torch.nn.Module, tokenizer: Any, ends: list[int]) -> None:
+    """Random weights that make a model say something; with `ends` of a turn, these and full stops come now and then."""
+    _spread(model)
+    if ends:
+        _talk(model, [*ends, tokenizer("dog.", add_special_tokens=False)["input_ids"][-1]])
 
 
 def _spread(model: torch.nn.Module) -> None:
