@@ -15,7 +15,8 @@ from csr_core.errors import InputError
 class PromptSet:
     """Usable prompts, and what was left out with the reason."""
 
-    rows: list[dict[str, Any]] = field(default_factory=list)  # prompt_id, image (path), prompt
+    # prompt_id, image (path), prompt; of several pictures also images (all paths)
+    rows: list[dict[str, Any]] = field(default_factory=list)
     left_out: list[dict[str, str]] = field(default_factory=list)  # prompt_id, reason
 
     def drop(self, prompt_id: str, reason: str) -> None:
@@ -28,8 +29,8 @@ def read_prompts(
     """Prompts of a JSON or JSONL file, or of a Hugging Face dataset on disk.
 
     Rows hold `id, image, prompt`, or the authors' `id, image, input` with `<image>` in the text (taken out, with its
-    line break). `image` is a path below `images` (default: the file's folder); pictures held inside a dataset are
-    written to `extract`. Bad rows are left out and named.
+    line break). `image` is a path below `images` (default: the file's folder), or a list of such paths, which may
+    also stand under `images`; pictures held inside a dataset are written to `extract`. Bad rows are left out and named.
 
     Raises:
         InputError: the source is missing, is not JSON, or holds no usable row.
@@ -59,8 +60,11 @@ def _add(found: PromptSet, seen: Counter[str], row: Any, number: int, folder: Pa
         )
     prompt_id = str(row.get("id", row.get("prompt_id", f"{number:06d}")))
     text = row.get("prompt", row.get("input"))
-    if not isinstance(text, str) or not isinstance(row.get("image"), str):
-        return found.drop(prompt_id, f"fields missing: expected image and prompt (or input) as text, got {sorted(row)}")
+    paths = _paths(row)
+    if not isinstance(text, str) or not paths:
+        return found.drop(
+            prompt_id, f"fields missing: expected image (or images) and prompt (or input) as text, got {sorted(row)}"
+        )
     text = text.replace("<image>\n", "").replace("\n<image>", "").replace("<image>", "").strip()
     if not text:
         return found.drop(prompt_id, "empty prompt: nothing is asked")
@@ -70,12 +74,22 @@ def _add(found: PromptSet, seen: Counter[str], row: Any, number: int, folder: Pa
         )
     if prompt_id in seen:
         return found.drop(prompt_id, "duplicate id: an earlier row has it")
-    key = json.dumps([row["image"], text])
+    key = json.dumps([paths if len(paths) > 1 else paths[0], text])
     if key in seen:
         return found.drop(prompt_id, "duplicate prompt: an earlier row asks the same of the same picture")
     seen.update([prompt_id, key])
-    found.rows.append({"prompt_id": prompt_id, "image": str(folder / row["image"]), "prompt": text})
+    whole = [str(folder / path) for path in paths]
+    several = {"images": whole} if len(whole) > 1 else {}
+    found.rows.append({"prompt_id": prompt_id, "image": whole[0], "prompt": text, **several})
     return None
+
+
+def _paths(row: dict[str, Any]) -> list[str]:
+    """The pictures of a row, from `image` or `images`; none where anything else stands there."""
+    given = row.get("image") if row.get("image") is not None else row.get("images")
+    listed = given if isinstance(given, list) else [given]
+    paths = [path for path in listed if isinstance(path, str)]
+    return paths if len(paths) == len(listed) else []
 
 
 def _file_rows(source: Path) -> list[Any]:
@@ -104,7 +118,7 @@ def _line(line: str) -> Any:
 
 
 def _dataset_rows(source: Path, extract: Path | None) -> list[Any]:
-    from datasets import DatasetDict, Image, load_from_disk
+    from datasets import DatasetDict, Image, List, load_from_disk
 
     try:
         dataset = load_from_disk(str(source))
@@ -114,20 +128,32 @@ def _dataset_rows(source: Path, extract: Path | None) -> list[Any]:
         ) from error
     if isinstance(dataset, DatasetDict):
         dataset = dataset["train"] if "train" in dataset else next(iter(dataset.values()))
-    if isinstance(dataset.features.get("image"), Image):
-        dataset = dataset.cast_column("image", Image(decode=False))  # a broken picture is found later, with its name
-    return [_with_file(dict(row), number, extract) for number, row in enumerate(dataset)]
+    for name in ("image", "images"):  # a broken picture is found later, with its name
+        kind = dataset.features.get(name)
+        if isinstance(kind, Image):
+            dataset = dataset.cast_column(name, Image(decode=False))
+        elif isinstance(kind, List) and isinstance(kind.feature, Image):
+            dataset = dataset.cast_column(name, List(Image(decode=False)))
+    return [_with_files(dict(row), number, extract) for number, row in enumerate(dataset)]
 
 
-def _with_file(row: dict[str, Any], number: int, extract: Path | None) -> dict[str, Any]:
-    """Give a picture that is held inside the dataset a file below `extract`."""
-    image = row.get("image")
-    if isinstance(image, dict):
-        if image.get("bytes") and extract is not None:
-            extract.mkdir(parents=True, exist_ok=True)
-            file = extract / f"{number:06d}{Path(image.get('path') or '.png').suffix}"
-            file.write_bytes(image["bytes"])
-            row["image"] = str(file.resolve())
+def _with_files(row: dict[str, Any], number: int, extract: Path | None) -> dict[str, Any]:
+    """Give pictures that are held inside the dataset files below `extract`."""
+    for name in ("image", "images"):
+        held = row.get(name)
+        if isinstance(held, list):
+            row[name] = [_file(one, f"{number:06d}-{place}", extract) for place, one in enumerate(held)]
         else:
-            row["image"] = image.get("path")
+            row[name] = _file(held, f"{number:06d}", extract)
     return row
+
+
+def _file(image: Any, stem: str, extract: Path | None) -> Any:
+    if not isinstance(image, dict):
+        return image
+    if not image.get("bytes") or extract is None:
+        return image.get("path")
+    extract.mkdir(parents=True, exist_ok=True)
+    file = extract / f"{stem}{Path(image.get('path') or '.png').suffix}"
+    file.write_bytes(image["bytes"])
+    return str(file.resolve())

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -23,6 +22,9 @@ from csr_core.policy.families import rendered
 from csr_core.policy.prompt import join_features
 from csr_core.progress import Progress
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 CHECKED_ROWS = 8
 
 
@@ -30,7 +32,7 @@ CHECKED_ROWS = 8
 class Pairs:
     """The pairs that can be trained on, and those that cannot with the reason.
 
-    Each of `rows`: prompt_id, images ([path]), prompt (the question's text), chosen_ids and rejected_ids (token ids of
+    Each of `rows`: prompt_id, images (paths), prompt (the question's text), chosen_ids and rejected_ids (token ids of
     the answers, the end of turn last).
     """
 
@@ -38,16 +40,16 @@ class Pairs:
     left_out: list[dict[str, str]]
 
 
-def answer_ids(policy: Policy, question: str, answer: str) -> list[int]:
-    """Token ids of `answer` after the rendered `question`, ending with the end of turn.
+def answer_ids(policy: Policy, question: str, answer: str, pictures: int = 1) -> list[int]:
+    """Token ids of `answer` after the rendered `question` on so many pictures, ending with the end of turn.
 
     Raises:
         InputError: the prompt is not the beginning of prompt + answer, as text or as tokens, so the model would be
             trained on another context than it generates from.
     """
-    prompt = policy.render(question) + policy.family.behind_prompt
+    prompt = policy.render(question, pictures) + policy.family.behind_prompt
     before = policy.tokenise(prompt)
-    whole = policy.tokenise(prompt + _rendered_answer(policy, question, answer))
+    whole = policy.tokenise(prompt + _rendered_answer(policy, question, answer, pictures))
     if whole[: len(before)] != before:
         at = next((i for i, (a, b) in enumerate(zip(before, whole, strict=False)) if a != b), len(whole))
         raise InputError(
@@ -64,9 +66,9 @@ def answer_ids(policy: Policy, question: str, answer: str) -> list[int]:
     return [*ids, eos if eos in policy.end_ids else min(policy.end_ids)]
 
 
-def _rendered_answer(policy: Policy, question: str, answer: str) -> str:
+def _rendered_answer(policy: Policy, question: str, answer: str, pictures: int) -> str:
     """What the chat template writes after the generation prompt for the stripped `answer`, trailing blanks removed."""
-    prompt, whole = policy.render(question), rendered(policy.processor, question, 1, answer.strip())
+    prompt, whole = policy.render(question, pictures), rendered(policy.processor, question, pictures, answer.strip())
     if not whole.startswith(prompt):
         raise InputError(
             "the chat template writes the prompt differently when an answer follows: expected prompt + answer to begin "
@@ -82,11 +84,11 @@ def check_with_picture(policy: Policy, row: dict[str, Any], max_pixels: int) -> 
     Raises:
         InputError: they differ (a processor that writes picture tokens into or after the answer, for instance).
     """
-    image = open_image(row["images"][0], max_pixels)
-    prompt = policy.encode(image, row["prompt"])
+    images = _pictures(row, max_pixels)
+    prompt = policy.encode(images, row["prompt"])
     for side in ("chosen", "rejected"):
-        tail = _rendered_answer(policy, row["prompt"], row[side])
-        whole = policy.encode_text(image, policy.render(row["prompt"]), tail).sequence
+        tail = _rendered_answer(policy, row["prompt"], row[side], len(images))
+        whole = policy.encode_text(images, policy.render(row["prompt"], len(images)), tail).sequence
         composed = _answered(policy, prompt, row[f"{side}_ids"])
         long = len(composed["input_ids"])
         shorter = min(len(whole["input_ids"]), long)  # the end of turn may have been added, or what follows it removed
@@ -148,21 +150,25 @@ def usable_pairs(
 def _usable_row(policy: Policy, entry: dict[str, Any], max_pixels: int, max_tokens: int | None) -> dict[str, Any]:
     question = _text_of(entry, "prompt", "user")
     answers = {side: _text_of(entry, side, "assistant") for side in ("chosen", "rejected")}
-    if len(entry["images"] or []) != 1:
-        raise InputError(f"expected one picture, came {len(entry['images'] or [])}")
+    if not entry["images"]:
+        raise InputError("expected one picture or several, came none")
     row: dict[str, Any] = {"prompt_id": str(entry["prompt_id"]), "images": list(entry["images"]), "prompt": question}
     row |= answers
     for side, answer in answers.items():
-        row[f"{side}_ids"] = answer_ids(policy, question, answer)
+        row[f"{side}_ids"] = answer_ids(policy, question, answer, len(row["images"]))
         _no_placeholders(policy, row[f"{side}_ids"], side)
     if row["chosen_ids"] == row["rejected_ids"]:
         raise InputError("chosen and rejected are the same tokens: there is nothing to prefer")
-    image = open_image(row["images"][0], max_pixels)
+    images = _pictures(row, max_pixels)
     if max_tokens is not None:
-        length = policy.encode(image, question).length + max(len(row["chosen_ids"]), len(row["rejected_ids"]))
+        length = policy.encode(images, question).length + max(len(row["chosen_ids"]), len(row["rejected_ids"]))
         if length > max_tokens:
             raise InputError(f"{length} tokens with the picture, more than finetune.max_tokens = {max_tokens}")
     return row
+
+
+def _pictures(row: dict[str, Any], max_pixels: int) -> list[Image]:
+    return [open_image(path, max_pixels) for path in row["images"]]
 
 
 def _text_of(entry: dict[str, Any], name: str, role: str) -> str:
@@ -227,9 +233,7 @@ class PairCollator:
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         from csr_core.dpo.shared import shared_pair_batch
 
-        samples = [
-            self.policy.encode(open_image(Path(row["images"][0]), self.max_pixels), row["prompt"]) for row in rows
-        ]
+        samples = [self.policy.encode(_pictures(row, self.max_pixels), row["prompt"]) for row in rows]
         chosen, rejected = ([row[f"{side}_ids"] for row in rows] for side in ("chosen", "rejected"))
         if self.shared:
             return shared_pair_batch(samples, chosen, rejected, self.policy.pad_id)

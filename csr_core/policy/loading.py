@@ -58,8 +58,18 @@ class Policy:
         return rendered(self.processor, prompt, pictures)
 
     def encode(self, images: Image | Sequence[Image], prompt: str) -> PromptInputs:
-        """Pictures and a prompt as model inputs on the CPU, picture tokens expanded."""
-        return self.encode_text(images, self.render(prompt, 1 if not isinstance(images, Sequence) else len(images)))
+        """Pictures and a prompt as model inputs on the CPU, picture tokens expanded.
+
+        Raises:
+            InputError: several pictures, and the model's family takes one.
+        """
+        count = len(images) if isinstance(images, Sequence) else 1
+        if count > 1 and self.family.places_pictures:
+            kind = type(self.processor).__name__
+            raise InputError(
+                f"{count} pictures in one prompt, but {kind} takes one: choose a family that takes several"
+            )
+        return self.encode_text(images, self.render(prompt, count))
 
     def encode_text(self, images: Image | Sequence[Image], text: str, answer: str | None = None) -> PromptInputs:
         """Pictures and a rendered prompt, with an answer behind it where given, as `encode`."""
@@ -69,9 +79,10 @@ class Policy:
             if self.family.answer_argument:
                 whole = {"text": [text], self.family.answer_argument: [answer]}
         special = self._adds_special(text)
-        # One list for the sample, so that no family takes several pictures for those of several samples.
-        shown = [images] if not isinstance(images, Sequence) else [list(images)]
-        batch = self.processor(images=shown, **whole, return_tensors="pt", add_special_tokens=special)
+        shown = list(images) if isinstance(images, Sequence) else [images]
+        # A list for the sample, so that no family takes several pictures for those of several samples.
+        given = [shown] if len(shown) > 1 else shown
+        batch = self.processor(images=given, **whole, return_tensors="pt", add_special_tokens=special)
         return split_inputs({name: value for name, value in batch.items() if name not in self.family.not_inputs})
 
     def tokenise(self, text: str) -> list[int]:

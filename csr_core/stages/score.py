@@ -14,7 +14,7 @@ from csr_core.config import RewardSettings, Settings
 from csr_core.errors import InputError
 from csr_core.images import open_image
 from csr_core.progress import Progress
-from csr_core.records import CANDIDATES, PROMPTS, SCORES, read_json, read_table, write_json, write_table
+from csr_core.records import CANDIDATES, PROMPTS, SCORES, pictures_of, read_json, read_table, write_json, write_table
 from csr_core.reward.calibration import normalised
 from csr_core.reward.cleaning import clean_sentence
 from csr_core.reward.likelihood import likelihood_reward
@@ -144,7 +144,8 @@ def _usable(
             check_tree(tree)
             name = _image_name(known[prompt_id])
             if not scorer.knows(name):
-                scorer.add_image(name, open_image(known[prompt_id]["image"], settings.data.max_pixels))
+                images = pictures_of(known[prompt_id])
+                scorer.add_images(name, [open_image(image, settings.data.max_pixels) for image in images])
             usable[prompt_id] = tree
         except InputError as error:
             left_out.append({"prompt_id": prompt_id, "reason": str(error)})
@@ -170,6 +171,8 @@ def check_tree(tree: list[Row]) -> None:
 
 
 def _image_name(prompt: Row) -> str:
+    if prompt.get("images"):
+        return "+".join(prompt["images_sha256"] or prompt["images"])
     return str(prompt["image_sha256"] or prompt["image"])
 
 
