@@ -126,11 +126,13 @@ def check_processor(processor: Any, family: Family, path: str) -> None:
                 "vision-language model (processor_config.json or preprocessor_config.json, and tokenizer files). Is a "
                 "file missing, or is the model for text alone?"
             )
-    token, written = picture_token(processor), rendered(processor, "What is this?", 1)
-    if token and not family.places_pictures and written.count(token) != 1:
+    written = rendered(processor, "What is this?", 1)
+    if not family.places_pictures and written == rendered(processor, "What is this?", 2):
+        token = picture_token(processor)
         raise InputError(
-            f"the chat template of {path} writes {written!r} for one picture and a question: expected {token!r} in it "
-            "once. Is it a template for text alone? Set model.prompt_template to one that renders pictures"
+            f"the chat template of {path} writes {written!r} for a question on one picture and on two alike: expected "
+            f"{repr(token) if token else 'a token'} in it for each. Is it a template for text alone? Set "
+            "model.prompt_template to one that renders pictures"
         )
 
 

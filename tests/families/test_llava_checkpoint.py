@@ -26,7 +26,7 @@ COCO = Path(__file__).parents[2].parent / "shared" / "data" / "coco"
 SIDE, PATCH = 42, 14  # pixels, in the place of 336: 3 x 3 patches
 
 # What makes the run small; all else is the paper's preset as it is.
-SIZES = {"iterations": 1, "evaluate.max_new_tokens": 16, "evaluate.bootstrap": 100}
+SIZES = {"iterations": 1, "generate.max_sentences": 4, "evaluate.max_new_tokens": 16, "evaluate.bootstrap": 100}
 
 
 def _write(path: Path, value: Any) -> None:

@@ -83,10 +83,11 @@ def checkpoint(tmp_path: Path) -> Path:
     ("config", "reason"),
     [
         ({"model_type": "qwen2"}, r"'qwen2', which transformers does not list"),
-        ({"model_type": "florence2"}, "encoder"),
+        ({"model_type": "florence2"}, "reads the prompt with an encoder"),
+        ({"model_type": "instructblip", "text_config": {"model_type": "t5"}}, "reads the prompt with an encoder"),
         ({"model_type": "qwen3_5"}, r"layers of the kinds \['linear_attention'\].*token by token"),
     ],
-    ids=["text alone", "encoder and decoder", "another memory"],
+    ids=["text alone", "encoder and decoder", "with T5", "another memory"],
 )
 def test_refused_from_the_configuration_alone(checkpoint: Path, config: dict[str, Any], reason: str) -> None:
     (checkpoint / "config.json").write_text(json.dumps(config))
@@ -99,7 +100,7 @@ def test_refused_from_the_configuration_alone(checkpoint: Path, config: dict[str
 def test_a_template_without_a_place_for_the_picture_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     template = tmp_path / "text.jinja"
     template.write_text("{% for m in messages %}{{ m['role'] }}{% endfor %}")
-    with pytest.raises(InputError, match=r"expected '<image>' in it once.*prompt_template"):
+    with pytest.raises(InputError, match=r"expected '<image>' in it for each.*prompt_template"):
         load_policy(ModelSettings(path=str(checkpoint), device="cpu", prompt_template=str(template)))
     template.write_text("{{ raise_exception('no pictures here') }}")
     with pytest.raises(InputError, match=r"cannot render 1 picture.*no pictures here.*prompt_template"):
