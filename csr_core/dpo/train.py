@@ -192,10 +192,18 @@ def check_continued(model: Any, settings: FinetuneSettings) -> None:
 
 
 def _only_trained_dropout(model: Any) -> None:
-    """Switch off dropout outside the trained adapter: in the reference it would make another model of it."""
+    """Switch off dropout outside the trained adapter: in the reference it would make another model of it.
+
+    It is a module, or a number that a module hands to a function (attention's, in transformers).
+    """
     for name, module in model.named_modules():
-        if isinstance(module, torch.nn.Dropout) and not name.endswith(f"lora_dropout.{TRAINED}"):
+        if name.endswith(f"lora_dropout.{TRAINED}"):
+            continue
+        if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
+        for held, value in list(vars(module).items()):
+            if "drop" in held and isinstance(value, float):
+                setattr(module, held, 0.0)
 
 
 def _dtype(policy: Policy) -> torch.dtype:

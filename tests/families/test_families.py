@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -160,6 +162,13 @@ def test_a_shuffled_picture_lowers_the_reward_accuracy(made: Made) -> None:
     right, wrong = (reward_accuracy(policy, pairs, swapped) for swapped in (False, True))
     assert right >= 0.85
     assert wrong <= 0.35
+
+
+def test_training_starts_from_its_reference(made: Made) -> None:
+    """Before the first step both are one model, whatever dropout a family has: the loss is ln 2."""
+    first = json.loads((made.adapter / "training.jsonl").read_text().splitlines()[0])
+    assert first["loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert first["rewards/margins"] == pytest.approx(0.0, abs=1e-5)
 
 
 def test_only_the_language_model_is_adapted(made: Made) -> None:
