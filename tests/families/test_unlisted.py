@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from csr_core.miniature.weights import shipped
 from csr_core.policy import load_policy
 from csr_core.policy.families import Family, check_processor
 from csr_core.search.decoding import Prefixes
-from tests.families.checkpoints import FAMILIES, PATCH, SQUARE, VISION, llama2, save, text, token, turns
+from tests.families.checkpoints import FAMILIES, PATCH, SQUARE, VISION, llama2, llava_next, save, text, token, turns
 from tests.families.test_families import QUESTIONS, pictures, stock_greedy
 
 
@@ -39,9 +40,20 @@ def mistral3() -> tuple[Any, Any, str]:
     return config, processor, turns("[IMG]", "[INST]%s[/INST]", " %s</s>", "", "<s>")
 
 
-def test_an_unlisted_family_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(FAMILIES, "Mistral 3", mistral3)
-    policy = load_policy(ModelSettings(path=str(save("Mistral 3", tmp_path, talks=False)), device="cpu"))
+def next_with_windows() -> tuple[Any, Any, str]:
+    """LLaVA-NeXT on the first Mistral, all of whose layers have a window."""
+    config, processor, template = llava_next()
+    config.text_config.sliding_window = 24
+    return config, processor, template
+
+
+@pytest.mark.parametrize("build", [mistral3, next_with_windows])
+def test_one_beam_is_stock_greedy(
+    build: Callable[[], tuple[Any, Any, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mistral 3 is in no table of ours."""
+    monkeypatch.setitem(FAMILIES, "another", build)
+    policy = load_policy(ModelSettings(path=str(save("another", tmp_path, talks=False)), device="cpu"))
     asked = list(zip(pictures(), QUESTIONS, strict=True))
     ours = dict(greedy_rows(Prefixes(policy), [policy.encode(*one) for one in asked], 10, batch_size=3))
     assert [ours[place] for place in range(3)] == [stock_greedy(policy, *one) for one in asked]
