@@ -135,6 +135,7 @@ class Prefixes:
         return states
 
     def _first_pass(self, prompts: Sequence[PromptInputs]) -> tuple[Any, Float[Tensor, "prompts vocab"]]:
+        """As `_pass`; an InputError where the model is of a kind that cannot be worked with."""
         from csr_core.search.trial import told_why
 
         with told_why(self.policy):
@@ -156,7 +157,7 @@ class Prefixes:
         inner = inner_model(self.policy.model)
         if not takes_features(inner):
             return None
-        expected = self._pass([prompt, prompt])[1]
+        expected = self._first_pass([prompt, prompt])[1]
         self.pictures = Pictures(inner, self.policy.device, self.policy.model.dtype)
         try:
             found = self._pass([prompt, prompt])[1]

@@ -54,12 +54,16 @@ class Made:
     adapter: Path
 
 
-@pytest.fixture(scope="module", params=list(FAMILIES))
-def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
-    family, folder = request.param, tmp_path_factory.mktemp("family")
+def skip_without_package(family: str) -> None:
     package = MORE_PACKAGES.get(family)
     if package and importlib.util.find_spec(package) is None:
         pytest.skip(f"{family}'s processor in transformers needs the package {package}, which is not installed")
+
+
+@pytest.fixture(scope="module", params=list(FAMILIES))
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    family, folder = request.param, tmp_path_factory.mktemp("family")
+    skip_without_package(family)
     checkpoint = save(family, folder / "checkpoint")
     changes = ("finetune.learning_rate=1e-2", "finetune.epochs=12", "finetune.batch_size=8")
     settings = settings_for(folder, checkpoint, *changes)
