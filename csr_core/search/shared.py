@@ -196,5 +196,5 @@ def has_windows(config: Any) -> bool:
     """
     if kinds := getattr(config, "layer_types", None):
         return any("sliding" in kind or "chunk" in kind for kind in kinds)
-    window = getattr(config, "sliding_window", None)
-    return bool(window) and window < getattr(config, "max_position_embeddings", window + 1)
+    window: int = getattr(config, "sliding_window", None) or 0
+    return 0 < window < int(getattr(config, "max_position_embeddings", window + 1))
