@@ -131,6 +131,7 @@ def _pictures(settings: Settings) -> Iterator[Finding]:
     from csr_core.images import open_image
     from csr_core.progress import Progress
     from csr_core.prompts import prompts_of
+    from csr_core.records import pictures_of
 
     data = settings.data
     try:
@@ -139,7 +140,8 @@ def _pictures(settings: Settings) -> Iterator[Finding]:
             with Progress("pictures", len(found.rows), "pictures") as bar:
                 for row in found.rows:
                     try:
-                        open_image(row["image"], data.max_pixels)
+                        for image in pictures_of(row):
+                            open_image(image, data.max_pixels)
                     except CsrError as error:
                         found.drop(row["prompt_id"], str(error))
                     bar.advance()

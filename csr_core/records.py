@@ -65,8 +65,22 @@ PROMPTS = pa.schema(
         ("image", pa.string()),  # path, relative to the working folder where it lies below it
         ("prompt", pa.string()),
         ("image_sha256", pa.string()),
+        ("images", pa.list_(pa.string())),  # null for one picture; of several all paths, `image` is the first
+        ("images_sha256", pa.list_(pa.string())),
     ]
 )
+
+
+def pictures_of(prompt: dict[str, Any]) -> list[str]:
+    """The paths of all pictures of a row of PROMPTS."""
+    return list(prompt.get("images") or [prompt["image"]])
+
+
+def pictures_name(prompt: dict[str, Any]) -> str:
+    """A name for them by content: the SHA-256 of the picture's file, those of several joined by +; else their paths."""
+    if prompt.get("images"):
+        return "+".join(prompt["images_sha256"] or prompt["images"])
+    return str(prompt["image_sha256"] or prompt["image"])
 
 
 def write_table(path: Path, rows: Sequence[dict[str, Any]], schema: pa.Schema) -> None:

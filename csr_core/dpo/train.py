@@ -28,6 +28,7 @@ import torch
 
 from csr_core.config import FinetuneSettings
 from csr_core.dpo.fitting import fitted
+from csr_core.dpo.hidden import give_hidden_states
 from csr_core.dpo.pairs import PairCollator, Pairs
 from csr_core.dpo.shared import SharedPrompts, shares_prompts
 from csr_core.dpo.targets import checked_targets
@@ -93,6 +94,8 @@ def train(policy: Policy, pairs: Pairs, settings: FinetuneSettings, seed: int, m
         _float32_adapter(trainer.model)
         if collator.shared:
             SharedPrompts(trainer.model)
+        if policy.family.text_part:
+            give_hidden_states(base_model(trainer.model), policy.family.text_part)
         checkpoint = last_checkpoint(work)
         if checkpoint is not None:
             # transformers before 5.2x loads the frozen "ref" alone where a checkpoint has that beside the trained one.
@@ -195,10 +198,18 @@ def check_continued(model: Any, settings: FinetuneSettings) -> None:
 
 
 def _only_trained_dropout(model: Any) -> None:
-    """Switch off dropout outside the trained adapter: in the reference it would make another model of it."""
+    """Switch off dropout outside the trained adapter: in the reference it would make another model of it.
+
+    It is a module, or a number that a module hands to a function (attention's, in transformers).
+    """
     for name, module in model.named_modules():
-        if isinstance(module, torch.nn.Dropout) and not name.endswith(f"lora_dropout.{TRAINED}"):
+        if name.endswith(f"lora_dropout.{TRAINED}"):
+            continue
+        if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
+        for held, value in list(vars(module).items()):
+            if "drop" in held and isinstance(value, float):
+                setattr(module, held, 0.0)
 
 
 def _float32_adapter(model: Any) -> None:
