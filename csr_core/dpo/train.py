@@ -20,6 +20,7 @@ import math
 import shutil
 import sys
 import warnings
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,8 @@ import torch
 from csr_core.config import FinetuneSettings
 from csr_core.dpo.fitting import fitted
 from csr_core.dpo.pairs import PairCollator, Pairs
+from csr_core.dpo.ranks import by_first, rank, ranks
+from csr_core.dpo.sharded import FSDP
 from csr_core.dpo.shared import SharedPrompts, shares_prompts
 from csr_core.dpo.targets import checked_targets
 from csr_core.errors import InputError, SettingsError
@@ -55,11 +58,22 @@ class Trained:
     log: list[dict[str, float]]
 
 
-def train(policy: Policy, pairs: Pairs, settings: FinetuneSettings, seed: int, max_pixels: int, work: Path) -> Trained:
+def train(
+    policy: Policy,
+    pairs: Pairs,
+    settings: FinetuneSettings,
+    seed: int,
+    max_pixels: int,
+    work: Path,
+    fsdp: bool = False,
+) -> Trained:
     """Train an adapter on `pairs`; go on from a checkpoint in `work` if a run on the same rows was interrupted.
 
     `policy.model` is either a plain model, which gets a fresh adapter and is its own reference with the adapter off, or
     a PeftModel with a trainable adapter, whose start is kept as the frozen reference. It is changed in place.
+
+    Among several ranks `pairs` are the same in each, and `settings` are the share of one. With `fsdp` the model, which
+    is on the CPU, is sharded over them.
 
     Raises:
         SettingsError: the settings cannot be used with this model or machine.
@@ -69,19 +83,20 @@ def train(policy: Policy, pairs: Pairs, settings: FinetuneSettings, seed: int, m
     from transformers import PrinterCallback
     from trl import DPOTrainer
 
+    from csr_core.dpo.trainer import RanksTrainer
     from csr_core.dpo.watch import TrainingError, Watch
 
     _check_machine(policy)
     collator = _collator(policy, pairs, max_pixels)
     lora = None if is_adapted(policy.model) else _lora(policy, settings)
-    _same_run(work, pairs, settings, seed)
-    settings = fitted(policy, collator, pairs.rows, settings, lora)
+    by_first(lambda: _same_run(work, pairs, settings, seed))
+    settings = settings if fsdp else fitted(policy, collator, pairs.rows, settings, lora)
     steps = total_steps(len(pairs.rows), settings)
     with Progress("finetune", total=steps, unit="steps") as bar, warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # the libraries' deprecations of each other's names
-        trainer = DPOTrainer(
+        trainer = (DPOTrainer if ranks() == 1 else RanksTrainer)(
             model=policy.model,
-            args=trainer_settings(policy, settings, steps, seed, work),
+            args=trainer_settings(policy, settings, steps, seed, work, fsdp),
             train_dataset=Dataset.from_list(_with_lengths(pairs.rows)),
             data_collator=collator,
             processing_class=policy.processor,
@@ -92,10 +107,11 @@ def train(policy: Policy, pairs: Pairs, settings: FinetuneSettings, seed: int, m
         _only_trained_dropout(trainer.model)
         if collator.shared:
             SharedPrompts(trainer.model)
-        checkpoint = last_checkpoint(work)
+        checkpoint = by_first(lambda: last_checkpoint(work))
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     for name, value in trainer.model.named_parameters():
-        if value.requires_grad and not bool(torch.isfinite(value).all()):
+        own = value.to_local() if hasattr(value, "to_local") else value  # each rank looks at its shard
+        if value.requires_grad and not bool(torch.isfinite(own).all()):
             raise TrainingError(f"{name} holds values that are no numbers after training: lower finetune.learning_rate")
     return Trained(trainer.model, _log_rows(trainer.state.log_history))
 
@@ -103,7 +119,7 @@ def train(policy: Policy, pairs: Pairs, settings: FinetuneSettings, seed: int, m
 def _collator(policy: Policy, pairs: Pairs, max_pixels: int) -> PairCollator:
     """The form of batch the model goes along with: each prompt once for both answers, or twice."""
     plain, shared = (PairCollator(policy, max_pixels, shared) for shared in (False, True))
-    if shares_prompts(policy, plain(pairs.rows[:1]), shared(pairs.rows[:1])):
+    if by_first(lambda: shares_prompts(policy, plain(pairs.rows[:1]), shared(pairs.rows[:1]))):
         return shared
     kind = type(base_model(policy.model)).__name__
     print(f"{kind} does not share prompts between answers: training reads each twice", file=sys.stderr, flush=True)
@@ -112,18 +128,20 @@ def _collator(policy: Policy, pairs: Pairs, max_pixels: int) -> PairCollator:
 
 def total_steps(pairs: int, settings: FinetuneSettings) -> int:
     """Optimizer steps of the whole training: e.g. 240 pairs, batches of 16, 2 epochs: 15 batches twice, 30 steps."""
-    batches = math.ceil(pairs / settings.batch_size)
+    batches = math.ceil(pairs / (settings.batch_size * ranks()))
     return max(1, math.ceil(settings.epochs * math.ceil(batches / settings.accumulation)))
 
 
-def trainer_settings(policy: Policy, settings: FinetuneSettings, steps: int, seed: int, work: Path) -> DPOConfig:
+def trainer_settings(
+    policy: Policy, settings: FinetuneSettings, steps: int, seed: int, work: Path, fsdp: bool = False
+) -> DPOConfig:
     """TRL's configuration. Its own defaults would use bfloat16, warm-free linear decay and silence LoRA's dropout."""
     from trl import DPOConfig
 
     weight = settings.likelihood_weight
     warmup = math.ceil(settings.warmup_share * steps)
     constant = "constant_with_warmup" if warmup else "constant"
-    on_cpu = policy.device.type == "cpu"
+    on_cpu = policy.device.type == "cpu" and not (fsdp and torch.cuda.is_available())
     return DPOConfig(
         output_dir=str(work),
         beta=settings.beta,
@@ -141,6 +159,10 @@ def trainer_settings(policy: Policy, settings: FinetuneSettings, steps: int, see
         bf16=_dtype(policy) is torch.bfloat16,
         fp16=_dtype(policy) is torch.float16,
         use_cpu=on_cpu,
+        fsdp=fsdp or None,
+        fsdp_config=dict(FSDP) if fsdp else None,
+        # Layers of the user's choice may be some that no loss depends on; those of the language model all count.
+        ddp_find_unused_parameters=settings.target_modules is not None,
         dataloader_pin_memory=not on_cpu,
         seed=seed,
         data_seed=seed,
@@ -205,20 +227,20 @@ def _dtype(policy: Policy) -> torch.dtype:
 def _check_machine(policy: Policy) -> None:
     if policy.device.type == "cpu" and _dtype(policy) is torch.float16:
         raise SettingsError("model.dtype is float16, which cannot be trained on a CPU: set float32 or bfloat16")
-    if policy.device.type == "cuda" and torch.cuda.device_count() > 1:
+    if policy.device.type == "cuda" and ranks() == 1 and torch.cuda.device_count() > 1:
         raise SettingsError(
-            f"{torch.cuda.device_count()} GPUs are visible and training uses one: start with CUDA_VISIBLE_DEVICES=0 "
-            "(or another number) in the environment"
+            f"{torch.cuda.device_count()} GPUs are visible and this training is one process, which uses one: set "
+            "run.num_processes to null, or start with CUDA_VISIBLE_DEVICES=0 (or another number) in the environment"
         )
 
 
 def _same_run(work: Path, pairs: Pairs, settings: FinetuneSettings, seed: int) -> None:
-    """Forget checkpoints of a run on other rows (a picture gone in between), settings or library versions."""
+    """Forget checkpoints of a run on other rows (a picture gone in between), settings, ranks or library versions."""
     from importlib.metadata import version
 
     rows = hashlib.sha256(json.dumps(pairs.rows, sort_keys=True).encode()).hexdigest()
     libraries = {name: version(name) for name in ("torch", "transformers", "trl", "peft")}
-    now = {"rows": rows, "settings": settings.model_dump(), "seed": seed, "libraries": libraries}
+    now = {"rows": rows, "settings": settings.model_dump(), "seed": seed, "libraries": libraries, "ranks": ranks()}
     note = work / "run.json"
     if not note.is_file() or read_json(note) != now:
         shutil.rmtree(work, ignore_errors=True)
@@ -226,14 +248,20 @@ def _same_run(work: Path, pairs: Pairs, settings: FinetuneSettings, seed: int) -
 
 
 def last_checkpoint(work: Path) -> Path | None:
-    """The newest whole checkpoint of `work`; the trainer writes `trainer_state.json` last, so it marks a whole one."""
+    """The newest whole checkpoint of `work`; the trainer writes `trainer_state.json` last, so it marks a whole one.
+
+    Of several ranks each writes its random state, at about that time: torch's files are archives, whose end tells.
+    """
+    states = [f"rng_state_{each}.pth" for each in range(ranks())] if ranks() > 1 else []
     found = sorted(work.glob("checkpoint-*"), key=lambda folder: int(folder.name.rpartition("-")[2]), reverse=True)
     for folder in found:
         try:
-            if read_json(folder / "trainer_state.json")["global_step"] > 0:
-                return folder
+            whole = read_json(folder / "trainer_state.json")["global_step"] > 0
         except (OSError, ValueError, KeyError):
-            shutil.rmtree(folder)  # killed while it was written
+            whole = False
+        if whole and all(zipfile.is_zipfile(folder / name) for name in states):
+            return folder
+        shutil.rmtree(folder)  # killed while it was written
     return None
 
 

@@ -1,0 +1,153 @@
+"""Fine-tuning in several processes of this machine, one for each GPU (or on a CPU, to try it out).
+
+`accelerate launch` and `torchrun` put each of them into a session of its own, out of reach of the kill that ends a
+stage's process group. torch.multiprocessing, which accelerate's own launchers of functions build upon, does not.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+import threading
+import traceback
+import warnings
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from csr_core.config import Settings
+from csr_core.errors import CsrError, OutOfMemoryError, SettingsError
+from csr_core.progress import PROGRESS_FILE
+from csr_core.stages.gpus import visible_gpus
+from csr_core.stages.memory import memory_errors
+from csr_core.stages.shards import PRELOAD, share_cores
+
+# Ranks wait for each other while the first reads pairs; one that died ends all of them, so none waits in vain.
+PATIENCE = timedelta(days=7)
+
+
+def process_count(settings: Settings) -> int:
+    """How many processes fine-tune together: run.num_processes, or as many as there are GPUs that an update divides by.
+
+    Raises:
+        SettingsError: more are asked for than there are GPUs, or run.fsdp has nothing to share out.
+    """
+    count = _count(settings)
+    if settings.run.fsdp and count == 1:
+        raise SettingsError(
+            "run.fsdp is true, which shards the model over several processes, and fine-tuning has one: set it to "
+            "false, or run.num_processes to the number of GPUs, which must divide finetune.batch_size x accumulation"
+        )
+    return count
+
+
+def _count(settings: Settings) -> int:
+    asked, device = settings.run.num_processes, settings.model.device
+    gpus = visible_gpus() if device in ("auto", "cuda") else []
+    available = 1 if device.startswith("cuda:") else len(gpus)
+    if asked is None:
+        return next((n for n in range(available, 1, -1) if settings.finetune.divides_by(n)), 1)
+    if asked > 1 and available and asked > available:
+        raise SettingsError(
+            f"run.num_processes is {asked}, one for each GPU, and {available} can be used (visible: "
+            f"{', '.join(gpus) or device}): lower it, set it to null for all of them, or change model.device or "
+            "CUDA_VISIBLE_DEVICES"
+        )
+    return asked
+
+
+def launch(count: int, function: Callable[..., Any], *arguments: Any) -> None:
+    """Call `function(*arguments)` in `count` processes, ranks of one torch.distributed group; returns when all did.
+
+    When one fails, the others are killed. Both arguments must be picklable. What the ranks but the first print is
+    dropped.
+
+    Raises:
+        CsrError: what a rank raised. OutOfMemoryError: a rank ran out of memory, or was killed. RuntimeError: any
+            other failure, with the rank's traceback.
+    """
+    import torch.multiprocessing as mp
+
+    method = _start_method()
+    failures = multiprocessing.get_context(method).SimpleQueue()
+    with tempfile.TemporaryDirectory(prefix="csr-ranks-") as folder:
+        start = (count, str(Path(folder) / "meeting"), failures, function, arguments)
+        try:
+            mp.start_processes(_rank, start, nprocs=count, start_method=method)
+        except mp.ProcessExitedException as error:
+            _raise_first(failures, error)
+
+
+def _start_method() -> str:
+    """As for shards: a GPU's driver does not survive a fork; elsewhere forks of one that has imported all save time."""
+    if visible_gpus():
+        return "spawn"
+    multiprocessing.get_context("forkserver").set_forkserver_preload([PRELOAD, "trl.trainer.dpo_trainer"])
+    return "forkserver"
+
+
+def _raise_first(failures: Any, error: Any) -> None:
+    """The ranks that lost their fellow fail too; what was put first is the cause."""
+    if not failures.empty():
+        kind, text = failures.get()
+        raise kind(text) from None
+    if error.exit_code == -signal.SIGKILL:
+        raise OutOfMemoryError(
+            f"rank {error.error_index} of fine-tuning was killed, most likely by the system for the memory it took: "
+            "lower finetune.batch_size (and raise finetune.accumulation) or run.num_processes"
+        ) from error
+    raise RuntimeError(f"fine-tuning: {error}") from error
+
+
+def _rank(index: int, count: int, meeting: str, failures: Any, function: Callable[..., Any], arguments: Any) -> None:
+    """The life of one rank. On failure it ends at once: waiting for its fellows' tensors it could not end any more."""
+    _end_with_parent()
+    if index > 0:
+        os.environ.pop(PROGRESS_FILE, None)
+        sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    try:
+        _meet(index, count, meeting)
+        with memory_errors("finetune"):
+            function(*arguments)
+    except CsrError as error:
+        failures.put((type(error), str(error)))
+        os._exit(1)
+    except BaseException:
+        failures.put((RuntimeError, f"rank {index} of fine-tuning failed:\n{traceback.format_exc()}"))
+        os._exit(1)
+
+
+def _meet(index: int, count: int, meeting: str) -> None:
+    """Join the group under the names that `accelerate launch` and `torchrun` use. They meet in a file: no port is open."""
+    import torch
+
+    os.environ |= {"RANK": str(index), "LOCAL_RANK": str(index)}
+    os.environ |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    backend = "gloo"
+    if torch.cuda.is_available():
+        torch.cuda.set_device(index)
+        backend = "cuda:nccl,cpu:gloo"
+    elif sys.platform == "linux":
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        share_cores(count)
+    torch.distributed.init_process_group(
+        backend, init_method=f"file://{meeting}", rank=index, world_size=count, timeout=PATIENCE
+    )
+
+
+def _end_with_parent() -> None:
+    """Kill this rank once the process that launched it is gone, which may be killed alone."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
