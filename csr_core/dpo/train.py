@@ -31,7 +31,7 @@ from csr_core.config import FinetuneSettings
 from csr_core.dpo.fitting import fitted
 from csr_core.dpo.pairs import PairCollator, Pairs
 from csr_core.dpo.ranks import by_first, rank, ranks
-from csr_core.dpo.sharded import FSDP
+from csr_core.dpo.sharded import fsdp_config, keep_precision
 from csr_core.dpo.shared import SharedPrompts, shares_prompts
 from csr_core.dpo.targets import checked_targets
 from csr_core.errors import InputError, SettingsError
@@ -105,6 +105,8 @@ def train(
         )
         trainer.remove_callback(PrinterCallback)
         _only_trained_dropout(trainer.model)
+        if fsdp:
+            keep_precision(trainer.accelerator, _dtype(policy))
         if collator.shared:
             SharedPrompts(trainer.model)
         checkpoint = by_first(lambda: last_checkpoint(work))
@@ -160,7 +162,7 @@ def trainer_settings(
         fp16=_dtype(policy) is torch.float16,
         use_cpu=on_cpu,
         fsdp=fsdp or None,
-        fsdp_config=dict(FSDP) if fsdp else None,
+        fsdp_config=fsdp_config(policy.model) if fsdp else None,
         # Layers of the user's choice may be some that no loss depends on; those of the language model all count.
         ddp_find_unused_parameters=settings.target_modules is not None,
         dataloader_pin_memory=not on_cpu,
@@ -174,6 +176,7 @@ def trainer_settings(
         remove_unused_columns=False,
         report_to=[],
         disable_tqdm=True,
+        log_level_replica="error",
     )
 
 

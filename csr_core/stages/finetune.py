@@ -38,7 +38,7 @@ def finetune(settings: Settings, iteration: int, preferences: Path, adapter: Pat
         shutil.rmtree(work, ignore_errors=True)
         return dict(read_json(summary))
     if ranks() == 1 and (count := process_count(settings)) > 1:
-        launch(count, finetune, settings, iteration, preferences, adapter, out)
+        launch(count, settings.model.device, finetune, settings, iteration, preferences, adapter, out)
         return dict(read_json(summary))
     table = read_table(preferences, PREFERENCES)
     policy = _start(settings, adapter)

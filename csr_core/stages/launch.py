@@ -36,35 +36,27 @@ def process_count(settings: Settings) -> int:
     Raises:
         SettingsError: more are asked for than there are GPUs, or run.fsdp has nothing to share out.
     """
-    count = _count(settings)
-    if settings.run.fsdp and count == 1:
+    asked, device = settings.run.num_processes, settings.model.device
+    gpus = visible_gpus() if device in ("auto", "cuda") else [device] if device.startswith("cuda:") else []
+    if asked and gpus and asked > len(gpus):
         raise SettingsError(
-            "run.fsdp is true, which shards the model over several processes, and fine-tuning has one: set it to "
-            "false, or run.num_processes to the number of GPUs, which must divide finetune.batch_size x accumulation"
+            f"run.num_processes is {asked}, one for each GPU, and {len(gpus)} can be used ({', '.join(gpus)}): lower "
+            "it, set it to null for all of them, or change model.device or CUDA_VISIBLE_DEVICES"
+        )
+    count = asked or next((n for n in range(len(gpus), 1, -1) if settings.finetune.divides_by(n)), 1)
+    if settings.run.fsdp and (count == 1 or not gpus):
+        raise SettingsError(
+            f"run.fsdp is true, which shards the model over several GPUs, and fine-tuning has {count} of {len(gpus)}: "
+            "set it to false, or make more visible; their number must divide finetune.batch_size x accumulation"
         )
     return count
 
 
-def _count(settings: Settings) -> int:
-    asked, device = settings.run.num_processes, settings.model.device
-    gpus = visible_gpus() if device in ("auto", "cuda") else []
-    available = 1 if device.startswith("cuda:") else len(gpus)
-    if asked is None:
-        return next((n for n in range(available, 1, -1) if settings.finetune.divides_by(n)), 1)
-    if asked > 1 and available and asked > available:
-        raise SettingsError(
-            f"run.num_processes is {asked}, one for each GPU, and {available} can be used (visible: "
-            f"{', '.join(gpus) or device}): lower it, set it to null for all of them, or change model.device or "
-            "CUDA_VISIBLE_DEVICES"
-        )
-    return asked
-
-
-def launch(count: int, function: Callable[..., Any], *arguments: Any) -> None:
+def launch(count: int, device: str, function: Callable[..., Any], *arguments: Any) -> None:
     """Call `function(*arguments)` in `count` processes, ranks of one torch.distributed group; returns when all did.
 
     When one fails, the others are killed. Both arguments must be picklable. What the ranks but the first print is
-    dropped.
+    dropped. `device`: `model.device`, on whose kind they work: each on a GPU of its own, or all on the CPU.
 
     Raises:
         CsrError: what a rank raised. OutOfMemoryError: a rank ran out of memory, or was killed. RuntimeError: any
@@ -75,7 +67,7 @@ def launch(count: int, function: Callable[..., Any], *arguments: Any) -> None:
     method = _start_method()
     failures = multiprocessing.get_context(method).SimpleQueue()
     with tempfile.TemporaryDirectory(prefix="csr-ranks-") as folder:
-        start = (count, str(Path(folder) / "meeting"), failures, function, arguments)
+        start = (count, device, str(Path(folder) / "meeting"), failures, function, arguments)
         try:
             mp.start_processes(_rank, start, nprocs=count, start_method=method)
         except mp.ProcessExitedException as error:
@@ -103,7 +95,9 @@ def _raise_first(failures: Any, error: Any) -> None:
     raise RuntimeError(f"fine-tuning: {error}") from error
 
 
-def _rank(index: int, count: int, meeting: str, failures: Any, function: Callable[..., Any], arguments: Any) -> None:
+def _rank(
+    index: int, count: int, device: str, meeting: str, failures: Any, function: Callable[..., Any], arguments: Any
+) -> None:
     """The life of one rank. On failure it ends at once: waiting for its fellows' tensors it could not end any more."""
     _end_with_parent()
     if index > 0:
@@ -111,7 +105,7 @@ def _rank(index: int, count: int, meeting: str, failures: Any, function: Callabl
         sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     try:
-        _meet(index, count, meeting)
+        _meet(index, count, device, meeting)
         with memory_errors("finetune"):
             function(*arguments)
     except CsrError as error:
@@ -122,7 +116,7 @@ def _rank(index: int, count: int, meeting: str, failures: Any, function: Callabl
         os._exit(1)
 
 
-def _meet(index: int, count: int, meeting: str) -> None:
+def _meet(index: int, count: int, device: str, meeting: str) -> None:
     """Join the group under the names that `accelerate launch` and `torchrun` use. They meet in a file: no port is open."""
     import torch
 
@@ -130,12 +124,12 @@ def _meet(index: int, count: int, meeting: str) -> None:
     os.environ |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
     backend = "gloo"
-    if torch.cuda.is_available():
+    if sys.platform == "linux":
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    if device != "cpu" and torch.cuda.is_available():
         torch.cuda.set_device(index)
         backend = "cuda:nccl,cpu:gloo"
-    elif sys.platform == "linux":
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-        share_cores(count)
+    share_cores(count)
     torch.distributed.init_process_group(
         backend, init_method=f"file://{meeting}", rank=index, world_size=count, timeout=PATIENCE
     )
