@@ -121,7 +121,10 @@ class FinetuneSettings(_Section):
     def shared_by(self, processes: int) -> FinetuneSettings:
         """What each of so many processes does, so that together they do the same: fewer steps, then smaller ones."""
         by_steps = gcd(self.accumulation, processes)
-        sizes = {"accumulation": self.accumulation // by_steps, "batch_size": self.batch_size // (processes // by_steps)}
+        sizes = {
+            "accumulation": self.accumulation // by_steps,
+            "batch_size": self.batch_size // (processes // by_steps),
+        }
         return self.model_copy(update=sizes)
 
 

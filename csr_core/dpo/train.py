@@ -30,7 +30,7 @@ import torch
 from csr_core.config import FinetuneSettings
 from csr_core.dpo.fitting import fitted
 from csr_core.dpo.pairs import PairCollator, Pairs
-from csr_core.dpo.ranks import by_first, rank, ranks
+from csr_core.dpo.ranks import by_first, ranks
 from csr_core.dpo.sharded import fsdp_config, keep_precision
 from csr_core.dpo.shared import SharedPrompts, shares_prompts
 from csr_core.dpo.targets import checked_targets

@@ -11,7 +11,7 @@ from trl import DPOTrainer
 from csr_core.dpo.ranks import Rounds
 
 
-class RanksTrainer(DPOTrainer):  # type: ignore[misc]
+class RanksTrainer(DPOTrainer):
     """Deals out to the ranks what one process would see, in the order it would see it."""
 
     def get_train_dataloader(self) -> DataLoader[Any]:

@@ -36,7 +36,10 @@ def save_adapter(model: Any, out: Path, base: str, weights: dict[str, Tensor] | 
     config.base_model_name_or_path = base
     # Embeddings are never adapted here; "auto" would look the base model up on the hub to find that out.
     model.save_pretrained(
-        str(out), selected_adapters=[TRAINED], save_embedding_layers=False, **({"state_dict": weights} if weights else {})
+        str(out),
+        selected_adapters=[TRAINED],
+        save_embedding_layers=False,
+        **({"state_dict": weights} if weights else {}),
     )
     (out / "README.md").unlink(missing_ok=True)
 

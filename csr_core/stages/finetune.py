@@ -10,8 +10,8 @@ from typing import Any
 from csr_core.config import Settings
 from csr_core.dpo.pairs import Pairs, usable_pairs
 from csr_core.dpo.ranks import by_first, rank, ranks
-from csr_core.dpo.train import Trained, check_continued, probe_batch, train
 from csr_core.dpo.sharded import on_cpu, whole_adapter
+from csr_core.dpo.train import Trained, check_continued, probe_batch, train
 from csr_core.policy import Policy, load_policy
 from csr_core.policy.adapters import adapter_parameters, is_adapted, merge_float32, save_adapter, save_merged
 from csr_core.records import PREFERENCES, read_json, read_table, write_json, write_jsonl

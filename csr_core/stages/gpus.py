@@ -87,7 +87,9 @@ def _wait_for(count: int, gpus: Sequence[str], folder: Path, held: ExitStack) ->
                     return ",".join(taken)
         if not told:
             print(
-                f"waiting for {count} of the GPUs {', '.join(gpus)}: in use by other stages", file=sys.stderr, flush=True
+                f"waiting for {count} of the GPUs {', '.join(gpus)}: in use by other stages",
+                file=sys.stderr,
+                flush=True,
             )
             told = True
         time.sleep(POLL_SECONDS)

@@ -68,10 +68,12 @@ def launch(count: int, device: str, function: Callable[..., Any], *arguments: An
     failures = multiprocessing.get_context(method).SimpleQueue()
     with tempfile.TemporaryDirectory(prefix="csr-ranks-") as folder:
         start = (count, device, str(Path(folder) / "meeting"), failures, function, arguments)
+        context = mp.start_processes(_rank, start, nprocs=count, start_method=method, join=False)
         try:
-            mp.start_processes(_rank, start, nprocs=count, start_method=method)
+            while not context.join():
+                pass
         except mp.ProcessExitedException as error:
-            _raise_first(failures, error)
+            _raise_cause(failures, [process.exitcode for process in context.processes], error)
 
 
 def _start_method() -> str:
@@ -82,23 +84,25 @@ def _start_method() -> str:
     return "forkserver"
 
 
-def _raise_first(failures: Any, error: Any) -> None:
-    """The ranks that lost their fellow fail too; what was put first is the cause."""
-    if not failures.empty():
-        kind, text = failures.get()
-        raise kind(text) from None
-    if error.exit_code == -signal.SIGKILL:
+def _raise_cause(failures: Any, codes: list[int], error: Exception) -> None:
+    """The ranks that lost a fellow fail too: what was told first is the cause, unless one could tell nothing."""
+    kind, text = (RuntimeError, f"fine-tuning: {error}") if failures.empty() else failures.get()
+    if kind is RuntimeError and -signal.SIGKILL in codes:
         raise OutOfMemoryError(
-            f"rank {error.error_index} of fine-tuning was killed, most likely by the system for the memory it took: "
-            "lower finetune.batch_size (and raise finetune.accumulation) or run.num_processes"
+            f"rank {codes.index(-signal.SIGKILL)} of fine-tuning was killed, most likely by the system for the memory "
+            "it took: lower finetune.batch_size (and raise finetune.accumulation) or run.num_processes"
         ) from error
-    raise RuntimeError(f"fine-tuning: {error}") from error
+    raise kind(text) from None
 
 
 def _rank(
     index: int, count: int, device: str, meeting: str, failures: Any, function: Callable[..., Any], arguments: Any
 ) -> None:
     """The life of one rank. On failure it ends at once: waiting for its fellows' tensors it could not end any more."""
+    import torch
+
+    from csr_core.dpo.ranks import by_first
+
     _end_with_parent()
     if index > 0:
         os.environ.pop(PROGRESS_FILE, None)
@@ -108,6 +112,8 @@ def _rank(
         _meet(index, count, device, meeting)
         with memory_errors("finetune"):
             function(*arguments)
+        by_first(lambda: None)  # none leaves before the first has written all
+        torch.distributed.destroy_process_group()
     except CsrError as error:
         failures.put((type(error), str(error)))
         os._exit(1)
@@ -117,8 +123,12 @@ def _rank(
 
 
 def _meet(index: int, count: int, device: str, meeting: str) -> None:
-    """Join the group under the names that `accelerate launch` and `torchrun` use. They meet in a file: no port is open."""
+    """Join the group, under the names that `accelerate launch` and `torchrun` use, by way of a file.
+
+    No port is opened for that, so two trainings on a machine are not in each other's way.
+    """
     import torch
+    from accelerate.utils import check_cuda_p2p_ib_support
 
     os.environ |= {"RANK": str(index), "LOCAL_RANK": str(index)}
     os.environ |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
@@ -128,6 +138,8 @@ def _meet(index: int, count: int, device: str, meeting: str) -> None:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     if device != "cpu" and torch.cuda.is_available():
         torch.cuda.set_device(index)
+        if not check_cuda_p2p_ib_support():  # some cards for desktops cannot reach each other's memory
+            os.environ |= {"NCCL_P2P_DISABLE": "1", "NCCL_IB_DISABLE": "1"}
         backend = "cuda:nccl,cpu:gloo"
     share_cores(count)
     torch.distributed.init_process_group(

@@ -170,9 +170,7 @@ def test_a_killed_process_ends_the_others_and_the_next_run_goes_on(
 
 def _start(code: str, *arguments: Any, **options: Any) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", f"import sys\nfrom pathlib import Path\n{code}", *map(str, arguments)]
-    return subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **options
-    )
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **options)
 
 
 def _sleep(folder: Path) -> None:
