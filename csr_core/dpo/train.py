@@ -33,7 +33,7 @@ from csr_core.dpo.pairs import PairCollator, Pairs
 from csr_core.dpo.ranks import by_first, ranks
 from csr_core.dpo.sharded import fsdp_config, keep_precision
 from csr_core.dpo.shared import SharedPrompts, shares_prompts
-from csr_core.dpo.targets import checked_targets
+from csr_core.dpo.targets import adapts_more_than_language, checked_targets
 from csr_core.errors import InputError, SettingsError
 from csr_core.policy import Policy
 from csr_core.policy.adapters import TRAINED, is_adapted
@@ -163,8 +163,7 @@ def trainer_settings(
         use_cpu=on_cpu,
         fsdp=fsdp or None,
         fsdp_config=fsdp_config(policy.model) if fsdp else None,
-        # Layers of the user's choice may be some that no loss depends on; those of the language model all count.
-        ddp_find_unused_parameters=settings.target_modules is not None,
+        ddp_find_unused_parameters=adapts_more_than_language(policy.model, settings.target_modules),
         dataloader_pin_memory=not on_cpu,
         seed=seed,
         data_seed=seed,

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from safetensors.torch import load_file
 
 from csr_core.config import RunSettings, Settings
-from csr_core.dpo import train
+from csr_core.dpo import fitting, train
 from csr_core.dpo.ranks import rank
 from csr_core.errors import CsrError, InputError, OutOfMemoryError, SettingsError
 from csr_core.records import PREFERENCES, write_table
@@ -63,7 +63,8 @@ def assert_same_training(one: Path, other: Path) -> None:
     weights = [load_file(out / ADAPTER) for out in (one, other)]
     assert weights[0].keys() == weights[1].keys()
     for name, value in weights[0].items():
-        assert torch.allclose(value, weights[1][name], atol=1e-6), name
+        # A gradient of next to nothing is rounded one way or the other, and Adam makes a whole step of it.
+        assert torch.allclose(value, weights[1][name], atol=1e-5), name
     assert sorted(path.name for path in one.iterdir()) == sorted(path.name for path in other.iterdir())
 
 
@@ -77,7 +78,7 @@ def first(preferences: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         {},
         {"group_by_length": True, "likelihood_weight": 0.5},
-        {"batch_size": 4, "accumulation": 1, "target_modules": r".*language_model.*\.q_proj"},
+        {"batch_size": 4, "accumulation": 1, "target_modules": r".*\.q_proj"},  # those of the vision tower too
     ],
     ids=["random", "by-length", "one-step"],
 )
@@ -133,6 +134,19 @@ def test_a_sharded_model_trains_as_a_whole_one(preferences: Path, first: Path, t
     assert load_file(sharded / ADAPTER).keys() == load_file(whole / ADAPTER).keys()
 
 
+def _short_of_memory(*arguments: Any) -> None:
+    if rank() == 1:
+        fitting.USED = 0.0
+    finetune(*arguments)
+
+
+def test_steps_are_split_to_fit_every_process(preferences: Path, first: Path, tmp_path: Path) -> None:
+    """Were only the second process to halve its batches, they would wait for each other for ever."""
+    launch(2, "cpu", _short_of_memory, asked(2), 1, preferences, None, tmp_path)
+    assert log_of(tmp_path)[1]["loss"] == pytest.approx(log_of(first)[1]["loss"], abs=1e-5)
+    assert_same_training(first, tmp_path)
+
+
 def _saving_each_step(out: Path, *arguments: Any) -> None:
     train.CHECKPOINT_SECONDS = 0.0
     (out.parent / f"rank-{rank()}").write_text(str(os.getpid()))
@@ -160,6 +174,7 @@ def test_a_killed_process_ends_the_others_and_the_next_run_goes_on(
     assert "OutOfMemoryError: rank 1 of fine-tuning was killed" in errors
     assert errors.count("pairs read: 10/10") == 1, "only the first process tells of progress"
     assert "reads each twice" not in errors, "prompts were to be shared between answers"
+    assert "find_unused_parameters" not in errors, "a warning that helps nobody"
     assert not any(psutil.pid_exists(pid) for pid in pids)
     assert not (out / "summary.json").exists()
     assert list((out / ".trainer").glob("checkpoint-*/trainer_state.json")), "nothing to go on from"
