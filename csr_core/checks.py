@@ -57,6 +57,17 @@ def refuse_missing_files(settings: Settings) -> None:
         raise SettingsError(f"{len(problems)} file(s) or folder(s) of the settings are missing:\n{lines}")
 
 
+def refuse_missing_gpus(settings: Settings) -> None:
+    """Raise a SettingsError where fine-tuning, hours from now, would ask for GPUs that this machine lacks.
+
+    What the nodes of a Ray cluster have is known to Ray alone.
+    """
+    from csr_core.stages.launch import process_count
+
+    if settings.run.task_runner != "ray":
+        process_count(settings)
+
+
 def check(settings: Settings, trial: bool = True) -> Iterator[Finding]:
     """All findings, cheap ones first; stops at the first group of failures that makes the rest meaningless."""
     problems = missing_files(settings)
@@ -64,6 +75,10 @@ def check(settings: Settings, trial: bool = True) -> Iterator[Finding]:
     if problems:
         return
     yield Finding(True, "files", "all files and folders of the settings are there")
+    try:
+        refuse_missing_gpus(settings)
+    except SettingsError as error:
+        yield Finding(False, "GPUs", str(error))
     yield from _pictures(settings)
     loadable = list(_models(settings))
     yield from loadable

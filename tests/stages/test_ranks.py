@@ -15,7 +15,8 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
 
-from csr_core.config import RunSettings, Settings
+from csr_core.checks import refuse_missing_gpus
+from csr_core.config import FinetuneSettings, RunSettings, Settings
 from csr_core.dpo import fitting, train
 from csr_core.dpo.ranks import rank
 from csr_core.errors import CsrError, InputError, OutOfMemoryError, SettingsError
@@ -259,6 +260,8 @@ def test_how_many_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert count(None, fsdp=True) == 4
     with pytest.raises(SettingsError, match=r"run.num_processes is 8.*4 can be used \(0, 1, 2, 5\)"):
         count(8, batch_size=8)
+    with pytest.raises(SettingsError, match=r"run.num_processes is 8"):  # before anything is run
+        refuse_missing_gpus(Settings(finetune=FinetuneSettings(batch_size=8), run=RunSettings(num_processes=8)))
     with pytest.raises(SettingsError, match=r"run.num_processes is 2.*1 can be used \(cuda:1\)"):
         count(2, device="cuda:1")
     with pytest.raises(SettingsError, match=r"run.fsdp"):
