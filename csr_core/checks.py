@@ -76,6 +76,17 @@ def refuse_missing_files(settings: Settings) -> None:
         refuse_unusable(settings.model, torch.device("cuda" if on_gpu else "cpu"))
 
 
+def refuse_missing_gpus(settings: Settings) -> None:
+    """Raise a SettingsError where fine-tuning, hours from now, would ask for GPUs that this machine lacks.
+
+    What the nodes of a Ray cluster have is known to Ray alone.
+    """
+    from csr_core.stages.launch import process_count
+
+    if settings.run.task_runner != "ray":
+        process_count(settings)
+
+
 def check(settings: Settings, trial: bool = True) -> Iterator[Finding]:
     """All findings, cheap ones first. What is missing is told, and what can be known without it as well.
 
@@ -89,6 +100,10 @@ def check(settings: Settings, trial: bool = True) -> Iterator[Finding]:
     yield from (Finding(False, "files", problem) for problem in problems)
     if not problems:
         yield Finding(True, "files", "all files and folders of the settings are there")
+    try:
+        refuse_missing_gpus(settings)
+    except SettingsError as error:
+        yield Finding(False, "GPUs", str(error))
     if not any(problem.startswith("data.") for problem in problems):
         yield from _pictures(settings)
     folder, found = _folder(settings.model), None

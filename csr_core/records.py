@@ -138,7 +138,11 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def publish(made: Path, target: Path) -> None:
-    """Put the finished folder `made` in the place of `target`; a kill leaves the old one or none, never a mixture."""
+    """Put the finished folder or file `made` in the place of `target`; a kill leaves the old one or none, no mixture."""
+    if made.is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(made, target)
+        return
     old = target.with_name(f".{target.name}.{uuid4().hex}.old")
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
