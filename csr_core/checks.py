@@ -8,11 +8,15 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from csr_core.config import Settings
+from csr_core.config import ModelSettings, Settings
 from csr_core.errors import CsrError, SettingsError
 from csr_core.layout import Layout
 from csr_core.prompts import MINIATURE, local_paths
+
+if TYPE_CHECKING:
+    from csr_core.memory.report import Estimate  # torch's import takes seconds, and `csr run` asks for files alone
 
 GIB = 1024**3
 TRIAL_SIZES = (2, 6)  # prompts; two sizes tell loading time and time a prompt apart
@@ -57,29 +61,82 @@ def missing_files(settings: Settings) -> list[str]:
 
 
 def refuse_missing_files(settings: Settings) -> None:
-    """Raise one SettingsError that names every missing file."""
+    """Raise one SettingsError that names every missing file, or says what else is certain to fail on this machine."""
     if problems := missing_files(settings):
         lines = "\n".join(f"  - {problem}" for problem in problems)
         raise SettingsError(f"{len(problems)} file(s) or folder(s) of the settings are missing:\n{lines}")
+    if settings.model.quantization is not None and settings.run.task_runner != "ray":
+        import torch
+
+        from csr_core.policy.quantization import refuse_unusable
+        from csr_core.stages.gpus import visible_gpus
+
+        # CUDA itself is left alone: no process forked from this one could use it then.
+        on_gpu = settings.model.device != "cpu" and bool(visible_gpus())
+        refuse_unusable(settings.model, torch.device("cuda" if on_gpu else "cpu"))
+
+
+def refuse_missing_gpus(settings: Settings) -> None:
+    """Raise a SettingsError where fine-tuning, hours from now, would ask for GPUs that this machine lacks.
+
+    What the nodes of a Ray cluster have is known to Ray alone.
+    """
+    from csr_core.stages.launch import process_count
+
+    if settings.run.task_runner != "ray":
+        process_count(settings)
 
 
 def check(settings: Settings, trial: bool = True) -> Iterator[Finding]:
-    """All findings, cheap ones first; stops at the first group of failures that makes the rest meaningless."""
+    """All findings, cheap ones first. What is missing is told, and what can be known without it as well.
+
+    Nothing is fetched: a named model that is not on this machine is a finding.
+    """
+    from csr_core.memory.report import estimate
+    from csr_core.policy.loading import resolve_device
+    from csr_core.policy.quantization import refuse_unusable
+
     problems = missing_files(settings)
     yield from (Finding(False, "files", problem) for problem in problems)
-    if problems:
-        return
-    yield Finding(True, "files", "all files and folders of the settings are there")
-    yield from _pictures(settings)
-    loadable = list(_models(settings))
+    if not problems:
+        yield Finding(True, "files", "all files and folders of the settings are there")
+    try:
+        refuse_missing_gpus(settings)
+    except SettingsError as error:
+        yield Finding(False, "GPUs", str(error))
+    if not any(problem.startswith("data.") for problem in problems):
+        yield from _pictures(settings)
+    folder, found = _folder(settings.model), None
+    try:
+        refuse_unusable(settings.model, resolve_device(settings.model.device))
+        found = None if _is_missing_path(settings) else estimate(settings, folder)
+    except CsrError as error:
+        yield Finding(False, "settings", str(error))
+    loadable = [*_policy(settings, folder, found), *_reward_model(settings)]
     yield from loadable
-    yield from _room(settings)
-    if trial and all(finding.ok for finding in loadable):
+    yield from _memory(settings, found)
+    if found is not None:
+        yield _disk(settings, found, fetched=folder is not None)
+    if trial and not problems and all(finding.ok for finding in loadable):
         yield from _trial(settings)
+        if found is not None:
+            yield from _measured(found)
+
+
+def _folder(settings: ModelSettings) -> Path | None:
+    """Where the base checkpoint lies on this machine; None where it does not, or not whole."""
+    from csr_core.policy.loading import missing_files as missing_checkpoint_files
+    from csr_core.stages.models import policy_files
+
+    return next((folder for folder in policy_files(settings) if not missing_checkpoint_files(folder)), None)
 
 
 def _looks_like_path(name: str) -> bool:
     return name != "miniature" and (name.startswith((".", "/", "~")) or name.count("/") != 1)
+
+
+def _is_missing_path(settings: Settings) -> bool:
+    return _looks_like_path(settings.model.path) and not Path(settings.model.path).is_dir()
 
 
 def _pictures(settings: Settings) -> Iterator[Finding]:
@@ -89,6 +146,7 @@ def _pictures(settings: Settings) -> Iterator[Finding]:
     from csr_core.images import open_image
     from csr_core.progress import Progress
     from csr_core.prompts import prompts_of
+    from csr_core.records import pictures_of
 
     data = settings.data
     try:
@@ -97,7 +155,8 @@ def _pictures(settings: Settings) -> Iterator[Finding]:
             with Progress("pictures", len(found.rows), "pictures") as bar:
                 for row in found.rows:
                     try:
-                        open_image(row["image"], data.max_pixels)
+                        for image in pictures_of(row):
+                            open_image(image, data.max_pixels)
                     except CsrError as error:
                         found.drop(row["prompt_id"], str(error))
                     bar.advance()
@@ -111,10 +170,19 @@ def _pictures(settings: Settings) -> Iterator[Finding]:
         yield Finding(True, "left out", f"{item['prompt_id']}: {item['reason']}")
 
 
-def _models(settings: Settings) -> Iterator[Finding]:
+def _policy(settings: Settings, folder: Path | None, found: Estimate | None) -> Iterator[Finding]:
+    from csr_core.memory.report import download
     from csr_core.policy import load_policy
-    from csr_core.reward.scorer import SentenceScorer
+    from csr_core.policy.sources import to_do
 
+    if _is_missing_path(settings):
+        return  # told among the files
+    named = settings.model.path != "miniature" and not Path(settings.model.path).is_dir()
+    if named and folder is None:
+        size = f"{download(found) / 1e9:.1f} GB" if found else ""
+        todo = to_do(settings.model.path, settings.model.revision, size)
+        yield Finding(False, "policy", f"{settings.model.path} is not on this machine, or not whole: {todo}")
+        return
     started = time.monotonic()
     try:
         policy = load_policy(settings.model, Path(settings.model.adapter) if settings.model.adapter else None)
@@ -125,28 +193,48 @@ def _models(settings: Settings) -> Iterator[Finding]:
         )
     except CsrError as error:
         yield Finding(False, "policy", str(error))
+
+
+def _reward_model(settings: Settings) -> Iterator[Finding]:
+    from csr_core.reward.scorer import SentenceScorer
+    from csr_core.reward.source import not_here
+
+    names = settings.reward.models
+    if any(":" not in name and _looks_like_path(name) and not Path(name).exists() for name in names):
+        return  # told among the files
+    if todo := not_here(settings.reward):
+        yield Finding(False, "reward model", todo)
+        return
     try:
         SentenceScorer(settings.reward)
-        yield Finding(True, "reward model", f"{settings.reward.model} loads")
+        yield Finding(True, "reward model", f"{', '.join(names)} loads")
     except CsrError as error:
         yield Finding(False, "reward model", str(error))
 
 
-def _room(settings: Settings) -> Iterator[Finding]:
-    """Memory for the weights, their gradients' share and activations; disk for adapters, tables and drawn pictures."""
-    import psutil
+def _memory(settings: Settings, found: Estimate | None) -> Iterator[Finding]:
+    from csr_core.memory.report import lines
 
-    from csr_core.stages.models import policy_files
+    if found is not None:
+        yield from (Finding(fits, "memory", text) for fits, text in lines(found))
+    elif not _looks_like_path(settings.model.path):
+        name = settings.model.path
+        yield Finding(True, "memory", f"unknown, like the sizes of {name}: `hf download {name} config.json` is enough")
 
-    weights = sum(f.stat().st_size for folder in policy_files(settings.model) for f in folder.glob("*.safetensors"))
-    memory_needed, memory = 2 * weights + 2 * GIB, psutil.virtual_memory().available
-    yield Finding(
-        memory > memory_needed, "memory", f"about {memory_needed / GIB:.1f} GiB needed, {memory / GIB:.1f} free"
-    )
-    copies = 1.0 if settings.finetune.carry == "merged" else 0.3
-    disk_needed = settings.iterations * (copies * weights + 0.05 * GIB) + 0.1 * GIB
+
+def _disk(settings: Settings, found: Estimate, fetched: bool) -> Finding:
+    """Disk for what is to be fetched, for an adapter or a whole model each iteration in float32, and for tables."""
+    from csr_core.memory.quantities import adapter_values
+    from csr_core.memory.report import download
+
+    values = adapter_values(found.plan.vlm, settings.finetune.lora_rank)
+    kept = 4 * (found.plan.vlm.parameters if settings.finetune.carry == "merged" else values)
+    runs = int(settings.iterations * (kept + 0.05 * GIB) + 0.1 * GIB)
+    fetch = 0 if fetched else download(found)
     disk = shutil.disk_usage(Path.cwd()).free
-    yield Finding(disk > disk_needed, "disk", f"at most {disk_needed / GIB:.1f} GiB needed, {disk / GIB:.1f} free")
+    more = f", and {fetch / GIB:.1f} for the model to be fetched" if fetch else ""
+    told = f"at most {runs / GIB:.1f} GiB needed by a run{more}; {disk / GIB:.1f} free"
+    return Finding(disk > runs + fetch, "disk", told)
 
 
 def _trial(settings: Settings) -> Iterator[Finding]:
@@ -168,6 +256,30 @@ def _trial(settings: Settings) -> Iterator[Finding]:
     yield Finding(
         True, "time", f"all: about {total * settings.iterations / 60:.0f} minutes, fine-tuning and evaluation not in it"
     )
+
+
+def _measured(found: Estimate) -> Iterator[Finding]:
+    """Peaks of a small trial of each stage beside what the estimate says of the same."""
+    from csr_core.memory.trial import PROMPTS, measure
+
+    _let_go()
+    try:
+        for one in measure(found.plan):
+            told = f"{one.peak / GIB:.1f} GiB at its peak, {one.estimate.total / GIB:.1f} estimated for the same"
+            yield Finding(one.peak <= found.have, "memory", f"{one.stage}, measured on {PROMPTS} prompts: {told}")
+    except CsrError as error:
+        yield Finding(True, "memory", f"not measured: {error}")
+
+
+def _let_go() -> None:
+    """Give back what this process still holds of a GPU, which others are to use now."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _trial_run(settings: Settings, size: int) -> dict[str, float]:

@@ -6,6 +6,7 @@ the file. What each value means stands beside it in `params.yaml`; the presets a
 
 from __future__ import annotations
 
+from math import gcd
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -19,8 +20,10 @@ class ModelSettings(_Section):
     """The policy: any image-text-to-text checkpoint (`miniature`, a directory, or a hub name)."""
 
     path: str = "miniature"
+    revision: str | None = None
     adapter: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    quantization: Literal["nf4", "int8"] | None = None
     device: str = "auto"
     prompt_template: str | None = None
     image_backend: Literal["default", "pil"] = "default"
@@ -127,6 +130,19 @@ class FinetuneSettings(_Section):
     carry: Literal["adapter", "merged"] = "adapter"
     held_out_share: float = Field(0.0, ge=0.0, lt=1.0)
 
+    def divides_by(self, processes: int) -> bool:
+        """Whether the pairs of an update can be shared out evenly among so many processes."""
+        return self.batch_size * self.accumulation % processes == 0
+
+    def shared_by(self, processes: int) -> FinetuneSettings:
+        """What each of so many processes does, so that together they do the same: fewer steps, then smaller ones."""
+        by_steps = gcd(self.accumulation, processes)
+        sizes = {
+            "accumulation": self.accumulation // by_steps,
+            "batch_size": self.batch_size // (processes // by_steps),
+        }
+        return self.model_copy(update=sizes)
+
 
 class SplitSettings(_Section):
     """One held-out split: a folder in COCO's formats, or files named one by one."""
@@ -194,6 +210,8 @@ class RunSettings(_Section):
     task_runner: Literal["threads", "processes", "ray"] = "threads"
     ray_address: str | None = None
     retries: int = Field(2, ge=0)
+    num_processes: int | None = Field(None, ge=1)
+    fsdp: bool = False
 
 
 class TrackingSettings(_Section):
@@ -222,6 +240,11 @@ class Settings(_Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
+        if self.model.quantization and self.finetune.carry == "merged":
+            raise ValueError(
+                f"model.quantization is {self.model.quantization!r} and finetune.carry is 'merged': an adapter cannot "
+                "be merged into rounded weights without loss; set finetune.carry to 'adapter', or quantization to null"
+            )
         ranks = self.reward.combine == "rank"
         if ranks != (self.pair.path_score == "rank_mean"):
             raise ValueError(
@@ -240,6 +263,18 @@ class Settings(_Section):
             raise ValueError(
                 f"evaluate.held_out_model is {self.evaluate.held_out_model!r}, which is in reward.model too: a model "
                 "that is trained on cannot watch; name another one, or null"
+            )
+        processes = self.run.num_processes
+        if processes and not self.finetune.divides_by(processes):
+            size, steps = self.finetune.batch_size, self.finetune.accumulation
+            raise ValueError(
+                f"run.num_processes is {processes}, which does not divide the pairs of an update, finetune.batch_size "
+                f"x finetune.accumulation = {size} x {steps}: change one of them; null takes as many as fit"
+            )
+        if self.run.fsdp and self.finetune.carry == "merged":
+            raise ValueError(
+                "run.fsdp is true, and finetune.carry is 'merged', which needs the whole model in one place: set carry "
+                "to 'adapter'"
             )
         if self.generate.keep_by == "reward" and self.reward.likelihood == "beam_score":
             raise ValueError(

@@ -14,7 +14,9 @@ from pydantic import BaseModel, ValidationError
 
 from csr_core.config import Settings
 from csr_core.errors import SettingsError
-from csr_core.presets import AUTHORS_CODE_LLAVA, MINIATURE_SIZES, PRESETS
+from csr_core.presets import AUTHORS_CODE_LLAVA, MINIATURE_SIZES, PRESETS, preset_files
+
+START = "# Every setting of a run."  # how the template begins; what stands before it in a preset's file is its header
 
 
 def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
@@ -38,7 +40,8 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
     changes = dict(_parse_override(text) for text in overrides)
     if (preset := changes.get("preset")) is not None:
         if preset not in PRESETS:
-            raise SettingsError(f"--set preset={preset}: expected one of {sorted(PRESETS)}")
+            whole = f"; {preset} is a whole file: csr init --preset {preset}" if preset in preset_files() else ""
+            raise SettingsError(f"--set preset={preset}: expected one of {sorted(PRESETS)}{whole}")
         changes = {**PRESETS[preset], **changes}
     else:
         _check_preset_line(tree, path)
@@ -76,8 +79,40 @@ def preset_values(preset: str, miniature: bool = True) -> dict[str, Any]:
     return {"preset": preset, **PRESETS[preset], **sizes}
 
 
+def initial_params(preset: str, given: Mapping[str, Any]) -> str:
+    """The text that `csr init --preset NAME` writes: a method's values, or a preset file with its header.
+
+    `given`: `{dotted key: value}` that go over the preset's.
+
+    Raises:
+        SettingsError: there is no such preset, or its file is not valid.
+    """
+    whole = preset_files()
+    if preset in PRESETS:
+        values = preset_values(preset, miniature=given.get("model.path", "miniature") == "miniature")
+        return render_params({**values, **given})
+    if preset not in whole:
+        raise SettingsError(f"--preset {preset}: expected one of {', '.join([*sorted(PRESETS), *sorted(whole)])}")
+    return header(whole[preset]) + render_params({**values_of(load_settings(whole[preset])), **given})
+
+
+def header(path: Path) -> str:
+    """The comment above the settings in a preset's file."""
+    return path.read_text("utf-8").partition(START)[0]
+
+
+def values_of(settings: Settings) -> dict[str, Any]:
+    """All settings as `render_params` takes them: a value each, but the splits together."""
+    tree = settings.model_dump()
+    splits = tree["evaluate"].pop("splits")
+    return {**flatten(tree), "evaluate.splits": splits}
+
+
 def render_params(values: Mapping[str, Any]) -> str:
-    """The commented `params.yaml` with `values` (`{dotted key: value}`) in their places."""
+    """The commented `params.yaml` with `values` (`{dotted key: value}`) in their places.
+
+    `evaluate.splits`, whose names are free, is given as a whole: `{name: {folder, count}}`.
+    """
     template = files("csr_core").joinpath("params_template.yaml").read_text("utf-8")
     return with_values(template, values)
 
@@ -89,8 +124,12 @@ def with_values(text: str, values: Mapping[str, Any]) -> str:
         SettingsError: a key has no line of its own, `key: value`, in the text.
     """
     left = dict(values)
-    section, lines = "", []
+    splits = left.pop("evaluate.splits", None)
+    section, lines, replaced = "", [], False
     for line in text.splitlines():
+        replaced = replaced and line.startswith("    ")
+        if replaced:  # the text's own splits
+            continue
         if top := re.match(r"^(\w+):\s*(#.*)?$", line):
             section = f"{top[1]}."
         match = re.match(r"^(\s*)(\w+): ([^#{]*?)(\s*)(#.*)?$", line)
@@ -99,6 +138,9 @@ def with_values(text: str, values: Mapping[str, Any]) -> str:
             if key in left:
                 line = _with_value(match, left.pop(key))
         lines.append(line)
+        if splits is not None and line.startswith("  splits:"):
+            lines += [f"    {one}" for one in yaml.safe_dump(splits, sort_keys=False).splitlines()]
+            replaced = True
     if left:
         keys = ", ".join(f"{key} = {value}" for key, value in left.items())
         raise SettingsError(f"the settings file has no line for {sorted(left)}: write it by hand ({keys})")
@@ -107,8 +149,9 @@ def with_values(text: str, values: Mapping[str, Any]) -> str:
 
 def _with_value(match: re.Match[str], value: Any) -> str:
     text = yaml.safe_dump(value, default_flow_style=True).removesuffix("\n").removesuffix("\n...").strip()
-    if isinstance(value, float) and "e" in text and "." not in text:
-        text = text.replace("e", ".0e")  # YAML 1.1 reads 1e-07 as a string
+    if isinstance(value, float) and "e" in text:
+        text = text if "." in text else text.replace("e", ".0e")  # YAML 1.1 reads 1e-07 as a string
+        text = re.sub(r"e-0(?=\d)", "e-", text)
     start = f"{match[1]}{match[2]}: {text}"
     if not match[5]:
         return start

@@ -1,7 +1,8 @@
-"""The three presets of the method, and the sizes of fine-tuning for the miniature and for the paper's model."""
+"""The three presets of the method, the sizes of fine-tuning for the miniature, and the files for real models."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 PAPER: dict[str, Any] = {
@@ -73,3 +74,24 @@ MINIATURE_SIZES: dict[str, Any] = {
 
 # What only a full-size LLaVA understands: the authors' prompt and their pixels.
 AUTHORS_CODE_LLAVA: dict[str, Any] = {"model.prompt_template": "vicuna-v1", "model.image_backend": "pil"}
+
+ABOUT: dict[str, str] = {
+    "paper": "the procedure of the paper's text (arXiv 2405.14622)",
+    "authors-code": "the procedure of the authors' published code",
+    "steady": "the paper's, with what keeps answers from shrinking or repeating: the default",
+}
+
+
+def preset_files() -> dict[str, Path]:
+    """The whole settings files for real models by name: `presets/` beside this package, in a clone and in a wheel."""
+    folder = Path(__file__).parents[1] / "presets"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def about_presets() -> dict[str, str]:
+    """Every name that `csr init --preset` takes, with one line on it; of a file its first line."""
+    lines = {}
+    for name, path in preset_files().items():
+        with path.open(encoding="utf-8") as file:
+            lines[name] = file.readline().removeprefix(f"# {name}: ").strip()
+    return {**ABOUT, **lines}

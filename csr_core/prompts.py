@@ -26,7 +26,8 @@ VICUNA = re.compile(
 class PromptSet:
     """Usable prompts, and what was left out with the reason."""
 
-    rows: list[dict[str, Any]] = field(default_factory=list)  # prompt_id, image (path), prompt
+    # prompt_id, image (path), prompt; of several pictures also images (all paths)
+    rows: list[dict[str, Any]] = field(default_factory=list)
     left_out: list[dict[str, str]] = field(default_factory=list)  # prompt_id, reason
 
     def drop(self, prompt_id: str, reason: str) -> None:
@@ -55,8 +56,9 @@ def read_prompts(
     """Prompts of a file, a folder of pictures, or a Hugging Face dataset on disk or by name (`prompt_sources.FORMS`).
 
     Of a conversation the first turn of the human is the prompt; answers are never read. `<image>` in a text is taken
-    out, with its line break. `image` is a path below `images` (default: the file's folder), COCO's two ways of naming
-    its pictures understood; pictures held inside a dataset are written to `extract`. Bad rows are left out and named.
+    out, with its line break. `image` is a path below `images` (default: the file's folder), or a list of such paths,
+    which may also stand under `images`; COCO's two ways of naming its pictures are understood. Pictures held inside a
+    dataset are written to `extract`. Bad rows are left out and named.
 
     Raises:
         InputError: the source is missing, is of no accepted form, or holds no usable row.
@@ -84,9 +86,11 @@ def _add(found: PromptSet, seen: Counter[str], row: Any, number: int, folder: Pa
     prompt_id = id_of(row, f"{number:06d}")
     if "conversations" in row and prompt_id in seen:
         prompt_id = f"{prompt_id}#{seen[prompt_id] + 1}"  # LLaVA's ids name pictures: one may be asked about again
-    text, image = question_of(row), picture_of(row)
-    if text is None or image is None:
-        return found.drop(prompt_id, f"fields missing: expected image and prompt (or input) as text, got {sorted(row)}")
+    text, paths = question_of(row), pictures_in(row)
+    if text is None or not paths:
+        return found.drop(
+            prompt_id, f"fields missing: expected image (or images) and prompt (or input) as text, got {sorted(row)}"
+        )
     if not text:
         return found.drop(prompt_id, "empty prompt: nothing is asked")
     if len(text) > max_characters:
@@ -95,11 +99,13 @@ def _add(found: PromptSet, seen: Counter[str], row: Any, number: int, folder: Pa
         )
     if prompt_id in seen:
         return found.drop(prompt_id, "duplicate id: an earlier row has it")
-    key = json.dumps([image, text])
+    key = json.dumps([paths if len(paths) > 1 else paths[0], text])
     if key in seen:
         return found.drop(prompt_id, "duplicate prompt: an earlier row asks the same of the same picture")
     seen.update({prompt_id, id_of(row, prompt_id), key})
-    found.rows.append({"prompt_id": prompt_id, "image": str(find_image(folder, image)), "prompt": text})
+    whole = [str(find_image(folder, path)) for path in paths]
+    several = {"images": whole} if len(whole) > 1 else {}
+    found.rows.append({"prompt_id": prompt_id, "image": whole[0], "prompt": text, **several})
     return None
 
 
@@ -129,9 +135,15 @@ def _asked(value: Any) -> str | None:
     return said if isinstance(said, str) else None
 
 
+def pictures_in(row: dict[str, Any]) -> list[str]:
+    """The pictures of a row, from `image` or `images`; none where anything else stands there."""
+    given = row.get("image") if row.get("image") is not None else row.get("images")
+    listed = given if isinstance(given, list) else [given]
+    paths = [path for path in listed if isinstance(path, str)]
+    return paths if len(paths) == len(listed) else []
+
+
 def picture_of(row: dict[str, Any]) -> str | None:
-    """The one picture that a row names, as `image` or alone among `images`."""
-    image = row.get("image")
-    if image is None and isinstance(row.get("images"), list) and len(row["images"]) == 1:
-        [image] = row["images"]
-    return image if isinstance(image, str) else None
+    """The one picture that a row names."""
+    paths = pictures_in(row)
+    return paths[0] if len(paths) == 1 else None

@@ -65,8 +65,22 @@ PROMPTS = pa.schema(
         ("image", pa.string()),  # path, relative to the working folder where it lies below it
         ("prompt", pa.string()),
         ("image_sha256", pa.string()),
+        ("images", pa.list_(pa.string())),  # null for one picture; of several all paths, `image` is the first
+        ("images_sha256", pa.list_(pa.string())),
     ]
 )
+
+
+def pictures_of(prompt: dict[str, Any]) -> list[str]:
+    """The paths of all pictures of a row of PROMPTS."""
+    return list(prompt.get("images") or [prompt["image"]])
+
+
+def pictures_name(prompt: dict[str, Any]) -> str:
+    """A name for them by content: the SHA-256 of the picture's file, those of several joined by +; else their paths."""
+    if prompt.get("images"):
+        return "+".join(prompt["images_sha256"] or prompt["images"])
+    return str(prompt["image_sha256"] or prompt["image"])
 
 
 def write_table(path: Path, rows: Sequence[dict[str, Any]], schema: pa.Schema) -> None:
@@ -124,7 +138,11 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def publish(made: Path, target: Path) -> None:
-    """Put the finished folder `made` in the place of `target`; a kill leaves the old one or none, never a mixture."""
+    """Put the finished folder or file `made` in the place of `target`; a kill leaves the old one or none, no mixture."""
+    if made.is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(made, target)
+        return
     old = target.with_name(f".{target.name}.{uuid4().hex}.old")
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():

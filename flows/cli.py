@@ -12,6 +12,7 @@ import typer
 
 from flows.cli_exchange import export_app, import_app
 from flows.cli_models import chat, export_model, push
+from flows.cli_presets import presets
 
 app = typer.Typer(
     help="Calibrated Self-Rewarding for vision-language models: fewer hallucinations, without labels or a teacher.",
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 evaluate_app = typer.Typer(help="Measure answers that are already written.", no_args_is_help=True)
 miniature_app = typer.Typer(help="The tiny world with its tiny models.", no_args_is_help=True)
+app.command()(presets)
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(miniature_app, name="miniature")
 export_app.command("model")(export_model)
@@ -34,27 +36,28 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON: name: {value, 
 
 @app.command()
 def init(
-    preset: Annotated[str, typer.Option(help="paper, authors-code or steady (docs/presets.md).")] = "steady",
-    model: Annotated[str, typer.Option(help="miniature, a checkpoint's folder, or a Hugging Face name.")] = "miniature",
+    preset: Annotated[str, typer.Option(help="The one dial: a name of `csr presets`.")] = "steady",
+    model: Annotated[str | None, typer.Option(help="A checkpoint's folder, a Hugging Face name, or miniature.")] = None,
     prompts: Annotated[str | None, typer.Option(help="Prompts: a file, a folder or hf://OWNER/NAME.")] = None,
     images: Annotated[str | None, typer.Option(help="Folder of the pictures.")] = None,
     reward_model: Annotated[str | None, typer.Option(help="open_clip folder, or NAME:PRETRAINED.")] = None,
     params: Params = Path("params.yaml"),
     force: Annotated[bool, typer.Option(help="Overwrite an existing file.")] = False,
+    names: Annotated[bool, typer.Option("--list", help="Only list the presets, as `csr presets` does.")] = False,
 ) -> None:
     """Write params.yaml: every setting with its meaning."""
     from csr_core.dvcfile import render
     from csr_core.errors import SettingsError
-    from csr_core.params import load_settings, preset_values, render_params
-    from csr_core.presets import PRESETS
+    from csr_core.params import initial_params, load_settings
 
-    if preset not in PRESETS:
-        raise SettingsError(f"--preset {preset}: expected one of {', '.join(sorted(PRESETS))}")
+    if names:
+        presets()
+        return
+    given = {"model.path": model, "data.prompts": prompts, "data.images": images, "reward.model": reward_model}
+    text = initial_params(preset, {key: value for key, value in given.items() if value is not None})
     if params.exists() and not force:
         raise SettingsError(f"{params} is there already: --force overwrites it, --params FILE writes another")
-    values = preset_values(preset, miniature=model == "miniature")
-    given = {"model.path": model, "data.prompts": prompts, "data.images": images, "reward.model": reward_model}
-    params.write_text(render_params({**values, **{k: v for k, v in given.items() if v is not None}}), "utf-8")
+    params.write_text(text, "utf-8")
     stages = params.parent / "dvc.yaml"
     if (
         stages.is_file() and params.name == "params.yaml"

@@ -13,6 +13,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 from pydantic import Field
 
+from csr_core.checks import refuse_missing_gpus
 from csr_core.layout import Layout
 from tasks.evaluate import evaluate
 from tasks.finetune import finetune
@@ -47,6 +48,7 @@ def csr(
     """
     run = Run(Path(params), tuple(overrides or ()), layout=Layout(Path(root)))
     imported = run.settings.pair.imported  # iterations whose pairs come from elsewhere
+    refuse_missing_gpus(run.settings)
     with session(run):
         prepare(0, run)  # the held-out splits
         evaluate(0, run)  # the base model

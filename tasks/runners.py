@@ -30,23 +30,23 @@ def task_runner(settings: RunSettings) -> Iterator[None]:
             _runner.reset(token)
 
 
-def submit(task: Any, parameters: dict[str, Any], gpu: bool) -> Any:
-    """Hand a task to the flow's runner; returns Prefect's future. With `gpu` it takes one of Ray's GPUs.
+def submit(task: Any, parameters: dict[str, Any], gpus: int) -> Any:
+    """Hand a task to the flow's runner; returns Prefect's future. It takes so many of Ray's GPUs.
 
     Tasks carry no tags: for each tagged one Prefect asks its server for a concurrency slot, which takes up to 2 s.
     """
-    with _one_gpu_each(gpu):
+    with _gpus_each(gpus):
         return _runner.get().submit(task, parameters)
 
 
-def _one_gpu_each(wanted: bool) -> AbstractContextManager[Any]:
+def _gpus_each(wanted: int) -> AbstractContextManager[Any]:
     """On a Ray cluster with GPUs, Ray must know who needs one to spread tasks over the nodes that have them."""
     ray = sys.modules.get("ray")
     if not wanted or ray is None or not ray.is_initialized() or not ray.cluster_resources().get("GPU"):
         return nullcontext()
     from prefect_ray.context import remote_options
 
-    options: AbstractContextManager[Any] = remote_options(num_gpus=1)
+    options: AbstractContextManager[Any] = remote_options(num_gpus=wanted)
     return options
 
 

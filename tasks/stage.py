@@ -29,7 +29,7 @@ BACKOFF_SECONDS = 2.0  # before the first retry; doubled for each further one
 def stage(gpu: bool) -> Callable[[Stage], Stage]:
     """Make `function(iteration, run)`, named like its stage, a stage of the flow, and its body a Prefect task.
 
-    `gpu`: the stage holds one. Which, and that it is its alone, is settled by the stage's process
+    `gpu`: the stage holds one, fine-tuning several. Which, and that they are its alone, its process settles
     (`csr_core.stages.gpus`).
     """
 
@@ -54,7 +54,8 @@ def stage(gpu: bool) -> Callable[[Stage], Stage]:
                 # Prefect would call a task cached although the files it made were deleted or changed since.
                 retries = run.settings.run.retries if gpu else 0
                 todo = whole.with_options(refresh_cache=not done, retries=retries)
-                made: dict[str, Any] = progress.wait([_submit(todo, gpu, iteration=iteration, run=run)])[0]
+                gpus = (run.settings.run.num_processes or 1) if name == "finetune" else int(gpu)
+                made: dict[str, Any] = progress.wait([_submit(todo, gpus, iteration=iteration, run=run)])[0]
                 if before is not None:  # Prefect's record may be of another day
                     made = as_json(before)
                 else:
@@ -113,8 +114,8 @@ def _options() -> dict[str, Any]:
     }
 
 
-def _submit(task: Any, gpu: bool, **parameters: Any) -> Any:
-    return runners.submit(task, parameters, gpu)
+def _submit(task: Any, gpus: int, **parameters: Any) -> Any:
+    return runners.submit(task, parameters, gpus)
 
 
 def _submit_shards(name: str, iteration: int, run: Run, gpu: bool) -> list[Any]:
@@ -124,7 +125,7 @@ def _submit_shards(name: str, iteration: int, run: Run, gpu: bool) -> list[Any]:
     count, missing = call.shards.count(), set(missing_shards(call, run.layout))
     base = shard.with_options(name=f"{name} shard", retries=run.settings.run.retries if gpu else 0)
     return [
-        _submit(task, gpu, name=name, iteration=iteration, number=n, of=count, run=run)
+        _submit(task, int(gpu), name=name, iteration=iteration, number=n, of=count, run=run)
         for n, task in enumerate(base.with_options(refresh_cache=n in missing) for n in range(count))
     ]
 

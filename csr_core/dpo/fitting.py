@@ -9,6 +9,7 @@ import torch
 
 from csr_core.config import FinetuneSettings
 from csr_core.dpo.pairs import PairCollator
+from csr_core.dpo.ranks import least
 from csr_core.dpo.shared import SharedPrompts, likelihoods
 from csr_core.free_memory import USED, free_bytes, saved_bytes
 from csr_core.policy import Policy
@@ -23,14 +24,15 @@ def fitted(
     """`settings` with each step computed in as many parts as the free memory asks for; its pairs stay the same.
 
     What the longest pair keeps for its backward pass is measured. With gradient checkpointing a pass keeps next to
-    nothing, and the settings are taken as they are. `lora` is None where `policy.model` has its adapter.
+    nothing, and the settings are taken as they are. `lora` is None where `policy.model` has its adapter. Ranks take
+    what fits all of them.
     """
     if settings.gradient_checkpointing or settings.batch_size == 1:
         return settings
     longest = max(rows, key=lambda row: len(row["chosen_ids"]) + len(row["rejected_ids"]))
     pair, states = _needs(policy, collator([longest]), collator.shared, lora)
     room = USED * free_bytes(policy.device) - states
-    most = max(1, int(room // max(1, pair)))
+    most = least(max(1, int(room // max(1, pair))))
     size = max(
         count for count in range(1, settings.batch_size + 1) if settings.batch_size % count == 0 and count <= most
     )

@@ -8,10 +8,9 @@ with their prompt, once, and the collator below only adds the picture's tokens, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -19,7 +18,12 @@ from torch import Tensor
 from csr_core.errors import InputError
 from csr_core.images import open_image
 from csr_core.policy import Policy, PromptInputs
+from csr_core.policy.families import rendered
+from csr_core.policy.prompt import join_features
 from csr_core.progress import Progress
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 CHECKED_ROWS = 8
 
@@ -28,7 +32,7 @@ CHECKED_ROWS = 8
 class Pairs:
     """The pairs that can be trained on, and those that cannot with the reason.
 
-    Each of `rows`: prompt_id, images ([path]), prompt (the question's text), chosen_ids and rejected_ids (token ids of
+    Each of `rows`: prompt_id, images (paths), prompt (the question's text), chosen_ids and rejected_ids (token ids of
     the answers, the end of turn last).
     """
 
@@ -36,16 +40,16 @@ class Pairs:
     left_out: list[dict[str, str]]
 
 
-def answer_ids(policy: Policy, question: str, answer: str) -> list[int]:
-    """Token ids of `answer` after the rendered `question`, ending with the end of turn.
+def answer_ids(policy: Policy, question: str, answer: str, pictures: int = 1) -> list[int]:
+    """Token ids of `answer` after the rendered `question` on so many pictures, ending with the end of turn.
 
     Raises:
         InputError: the prompt is not the beginning of prompt + answer, as text or as tokens, so the model would be
             trained on another context than it generates from.
     """
-    prompt = policy.render(question)
-    text = prompt + _rendered_answer(policy, question, answer)
-    before, whole = policy.tokenise(prompt), policy.tokenise(text)
+    prompt = policy.render(question, pictures) + policy.family.behind_prompt
+    before = policy.tokenise(prompt)
+    whole = policy.tokenise(prompt + _rendered_answer(policy, question, answer, pictures))
     if whole[: len(before)] != before:
         at = next((i for i, (a, b) in enumerate(zip(before, whole, strict=False)) if a != b), len(whole))
         raise InputError(
@@ -62,14 +66,9 @@ def answer_ids(policy: Policy, question: str, answer: str) -> list[int]:
     return [*ids, eos if eos in policy.end_ids else min(policy.end_ids)]
 
 
-def _rendered_answer(policy: Policy, question: str, answer: str) -> str:
+def _rendered_answer(policy: Policy, question: str, answer: str, pictures: int) -> str:
     """What the chat template writes after the generation prompt for the stripped `answer`, trailing blanks removed."""
-    messages = [
-        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]},
-        {"role": "assistant", "content": [{"type": "text", "text": answer.strip()}]},
-    ]
-    prompt = policy.render(question)
-    whole = str(policy.processor.apply_chat_template(messages, tokenize=False))
+    prompt, whole = policy.render(question, pictures), rendered(policy.processor, question, pictures, answer.strip())
     if not whole.startswith(prompt):
         raise InputError(
             "the chat template writes the prompt differently when an answer follows: expected prompt + answer to begin "
@@ -85,20 +84,29 @@ def check_with_picture(policy: Policy, row: dict[str, Any], max_pixels: int) -> 
     Raises:
         InputError: they differ (a processor that writes picture tokens into or after the answer, for instance).
     """
-    image = open_image(row["images"][0], max_pixels)
-    prompt = policy.encode(image, row["prompt"])
+    images = _pictures(row, max_pixels)
+    prompt = policy.encode(images, row["prompt"])
     for side in ("chosen", "rejected"):
-        tail = _rendered_answer(policy, row["prompt"], row[side])
-        whole = policy.encode_text(image, policy.render(row["prompt"]) + tail).sequence["input_ids"].tolist()
-        composed = prompt.sequence["input_ids"].tolist() + row[f"{side}_ids"]
-        shorter = min(len(whole), len(composed))  # the end of turn may have been added, or what follows it removed
-        if whole[:shorter] != composed[:shorter] or abs(len(whole) - len(composed)) > 2:
+        tail = _rendered_answer(policy, row["prompt"], row[side], len(images))
+        whole = policy.encode_text(images, policy.render(row["prompt"], len(images)), tail).sequence
+        composed = _answered(policy, prompt, row[f"{side}_ids"])
+        long = len(composed["input_ids"])
+        shorter = min(len(whole["input_ids"]), long)  # the end of turn may have been added, or what follows it removed
+        same = all(whole[name][:shorter].tolist() == values[:shorter] for name, values in composed.items())
+        if not same or abs(len(whole["input_ids"]) - long) > 2:
             raise InputError(
-                f"pair {row['prompt_id']}: the processor gives {len(whole)} tokens for prompt and {side} answer "
-                f"together, but {len(composed)} other ones for prompt, then answer, so training would not match "
+                f"pair {row['prompt_id']}: the processor gives {len(whole['input_ids'])} tokens for prompt and {side} "
+                f"answer together, but {long} other ones for prompt, then answer, so training would not match "
                 "generation. The model's processor or chat template is of a kind not known here: set "
                 "model.prompt_template, and please report the model"
             )
+
+
+def _answered(policy: Policy, prompt: PromptInputs, ids: list[int]) -> dict[str, list[int]]:
+    """The per-token inputs of a prompt and an answer, as training composes them."""
+    fills = {name: [policy.family.on_answers.get(name, 0)] * len(ids) for name in prompt.sequence}
+    fills |= {"input_ids": ids, "attention_mask": [1] * len(ids)}
+    return {name: values.tolist() + fills[name] for name, values in prompt.sequence.items()}
 
 
 def usable_pairs(
@@ -142,21 +150,25 @@ def usable_pairs(
 def _usable_row(policy: Policy, entry: dict[str, Any], max_pixels: int, max_tokens: int | None) -> dict[str, Any]:
     question = _text_of(entry, "prompt", "user")
     answers = {side: _text_of(entry, side, "assistant") for side in ("chosen", "rejected")}
-    if len(entry["images"] or []) != 1:
-        raise InputError(f"expected one picture, came {len(entry['images'] or [])}")
+    if not entry["images"]:
+        raise InputError("expected one picture or several, came none")
     row: dict[str, Any] = {"prompt_id": str(entry["prompt_id"]), "images": list(entry["images"]), "prompt": question}
     row |= answers
     for side, answer in answers.items():
-        row[f"{side}_ids"] = answer_ids(policy, question, answer)
+        row[f"{side}_ids"] = answer_ids(policy, question, answer, len(row["images"]))
         _no_placeholders(policy, row[f"{side}_ids"], side)
     if row["chosen_ids"] == row["rejected_ids"]:
         raise InputError("chosen and rejected are the same tokens: there is nothing to prefer")
-    image = open_image(row["images"][0], max_pixels)
+    images = _pictures(row, max_pixels)
     if max_tokens is not None:
-        length = policy.encode(image, question).length + max(len(row["chosen_ids"]), len(row["rejected_ids"]))
+        length = policy.encode(images, question).length + max(len(row["chosen_ids"]), len(row["rejected_ids"]))
         if length > max_tokens:
             raise InputError(f"{length} tokens with the picture, more than finetune.max_tokens = {max_tokens}")
     return row
+
+
+def _pictures(row: dict[str, Any], max_pixels: int) -> list[Image]:
+    return [open_image(path, max_pixels) for path in row["images"]]
 
 
 def _text_of(entry: dict[str, Any], name: str, role: str) -> str:
@@ -175,12 +187,17 @@ def _no_placeholders(policy: Policy, ids: list[int], side: str) -> None:
 
 
 def pair_batch(
-    samples: Sequence[PromptInputs], chosen: Sequence[list[int]], rejected: Sequence[list[int]], pad_id: int
+    samples: Sequence[PromptInputs],
+    chosen: Sequence[list[int]],
+    rejected: Sequence[list[int]],
+    pad_id: int,
+    on_answers: Mapping[str, int] | None = None,
 ) -> dict[str, Tensor]:
     """Batch of N pairs for TRL's DPO loss: the N chosen rows, then the N rejected rows, padded on the right.
 
     Returns: input_ids, attention_mask, completion_mask [2N, T] and other per-token tensors of the processor [2N, T]
-    (0 on answers); the pictures' tensors, those of the N rows twice. completion_mask is 1 on the answers' tokens.
+    (on answers 0, or their value in `on_answers`); the pictures' tensors, those of the N rows twice. completion_mask
+    is 1 on the answers' tokens.
     """
     answers = [*chosen, *rejected]
     twice = [*samples, *samples]
@@ -192,11 +209,13 @@ def pair_batch(
         start, end = sample.length, sample.length + len(answer)
         for name, values in sample.sequence.items():
             batch[name][row, :start] = values
+        for name, value in (on_answers or {}).items():
+            batch[name][row, start:end] = value
         batch["input_ids"][row, start:end] = torch.tensor(answer)
         batch["attention_mask"][row, :end] = 1
         batch["completion_mask"][row, start:end] = 1
     for name in samples[0].features:
-        batch[name] = torch.cat([sample.features[name] for sample in twice])
+        batch[name] = join_features([sample.features[name] for sample in twice])
     return batch
 
 
@@ -214,10 +233,8 @@ class PairCollator:
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         from csr_core.dpo.shared import shared_pair_batch
 
-        samples = [
-            self.policy.encode(open_image(Path(row["images"][0]), self.max_pixels), row["prompt"]) for row in rows
-        ]
-        make = shared_pair_batch if self.shared else pair_batch
-        return make(
-            samples, [row["chosen_ids"] for row in rows], [row["rejected_ids"] for row in rows], self.policy.pad_id
-        )
+        samples = [self.policy.encode(_pictures(row, self.max_pixels), row["prompt"]) for row in rows]
+        chosen, rejected = ([row[f"{side}_ids"] for row in rows] for side in ("chosen", "rejected"))
+        if self.shared:
+            return shared_pair_batch(samples, chosen, rejected, self.policy.pad_id)
+        return pair_batch(samples, chosen, rejected, self.policy.pad_id, self.policy.family.on_answers)

@@ -85,6 +85,8 @@ class SharedPrompts:
         self._lengths = None
         if PROMPT not in given:
             return None
+        # Some heads hand on their arguments by place (LLaVA-NeXT).
+        given = {**dict(zip(inspect.signature(module.forward).parameters, args, strict=False)), **given}
         prompt, ids, mask = given.pop(PROMPT), given.pop("input_ids"), given.pop("attention_mask")
         pairs, before = prompt["input_ids"].shape
         answer = ids.shape[1] - 1
@@ -104,7 +106,7 @@ class SharedPrompts:
             )
         joined["attention_mask"] = seen
         joined["position_ids"] = _positions(module, prompt, features, answer)
-        return args, {**given, **joined, **self._of_pictures(features)}
+        return (), {**given, **joined, **self._of_pictures(features)}
 
     def _of_pictures(self, features: dict[str, Any]) -> dict[str, Any]:
         pixels = features.get("pixel_values")

@@ -40,6 +40,19 @@ def language_linears(model: Any) -> str:
     return "|".join(dict.fromkeys(_generalised(name) for name in names))
 
 
+def adapts_more_than_language(model: Any, expression: str | None) -> bool:
+    """Whether `expression` of the settings matches layers outside the language model.
+
+    The loss need not depend on all of those: LLaVA leaves out the last layer of its vision tower, for instance.
+    """
+    if expression is None:
+        return False
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inside = {id(module) for module in base.get_decoder().modules()}
+    pattern = re.compile(expression)
+    return any(pattern.fullmatch(name) and id(module) not in inside for name, module in base.named_modules())
+
+
 def _is_tower(module: torch.nn.Module, decoder: torch.nn.Module) -> bool:
     """A vision tower: its main input is pixels, and the language model is not a part of it."""
     pixels = getattr(module, "main_input_name", "") == "pixel_values"

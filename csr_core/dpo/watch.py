@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from csr_core.dpo.ranks import by_first
 from csr_core.errors import CsrError
 from csr_core.progress import Progress
 
@@ -31,7 +32,8 @@ class Watch(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         now = time.monotonic()
-        if state.global_step < state.max_steps and now - self._saved >= self.save_every:
+        due = now - self._saved >= self.save_every
+        if state.global_step < state.max_steps and by_first(lambda: due):
             self._saved = now
             control.should_save = True
 

@@ -70,6 +70,10 @@ def _add_captions(split: Split, folder: Path, found: Instances) -> None:
     prompts = read_prompts(file, Path())
     split.left_out += prompts.left_out
     for row in prompts.rows:
+        if row.get("images"):
+            reason = "several pictures: what is there is known of one picture, so captions are asked of one"
+            split.left_out.append({"prompt_id": row["prompt_id"], "reason": reason})
+            continue
         image = found.image_of_file.get(Path(row["image"]).name, image_key(row["prompt_id"]))
         path = _picture(folder, row["image"])
         split.captions.append({"image_id": image, "image": row["image"], "path": path, "prompt": row["prompt"]})

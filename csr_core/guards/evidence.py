@@ -21,8 +21,8 @@ class Evidence:
 
     figures, base_figures: {name: {value, low, high, vs_base, ...}} of the main split. answers: descriptions of its
     pictures. agreement: rank correlation of R_T and R_I over candidates; variety: distinct share of a picture's
-    candidate sentences; both of the first iteration too. chosen_gain, rejected_gain: log-probability at the end of training less
-    the reference's, nats. trained_accuracy, held_out_accuracy: share of pairs told apart at the end.
+    candidate sentences; both of the first iteration too. chosen_gain, rejected_gain: log-probability at the end of
+    training less the reference's, nats. trained_accuracy, held_out_accuracy: share of pairs told apart at the end.
     """
 
     figures: dict[str, Any]

@@ -59,7 +59,7 @@ def reward_up_recall_down(evidence: Evidence, threshold: float) -> Seen:
     up, drop = _change(evidence, "relevance"), -_change(evidence, "recall")
     sentence = (
         f"Against the base, the reward model rates the answers {up:+.2f} and recall changed by {-100 * drop:+.1f} "
-        f"points (a fall of more than {100 * threshold:.1f} while the rating rises means that the reward is being fooled)."
+        f"points (a fall of more than {100 * threshold:.1f} while the rating rises means that the reward is fooled)."
     )
     return drop, up > 0 and drop > threshold, sentence
 

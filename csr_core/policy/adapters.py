@@ -25,16 +25,22 @@ def adapter_parameters(model: Any) -> int:
     return sum(value.numel() for name, value in model.named_parameters() if f".{TRAINED}." in f"{name}.")
 
 
-def save_adapter(model: Any, out: Path, base: str) -> None:
+def save_adapter(model: Any, out: Path, base: str, weights: dict[str, Tensor] | None = None) -> None:
     """Write the trained adapter of `model` directly into `out`: adapter_config.json and adapter_model.safetensors.
 
     `base` is written as the name of the base model in the place of the folder it was loaded from, so that the files
     are the same wherever the project lies. TRL's reference adapter and PEFT's model card are not written.
+    `weights`: the adapter's tensors by name, where `model` itself holds but shards of them.
     """
     config = model.peft_config[TRAINED]
     config.base_model_name_or_path = base
     # Embeddings are never adapted here; "auto" would look the base model up on the hub to find that out.
-    model.save_pretrained(str(out), selected_adapters=[TRAINED], save_embedding_layers=False)
+    model.save_pretrained(
+        str(out),
+        selected_adapters=[TRAINED],
+        save_embedding_layers=False,
+        **({"state_dict": weights} if weights else {}),
+    )
     (out / "README.md").unlink(missing_ok=True)
 
 

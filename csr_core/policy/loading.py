@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,18 @@ import torch
 
 from csr_core.config import ModelSettings
 from csr_core.errors import InputError
+from csr_core.policy.families import (
+    Family,
+    check_config,
+    check_processor,
+    family_of,
+    picture_token,
+    placeholder_ids,
+    rendered,
+)
 from csr_core.policy.prompt import TEMPLATES, PromptInputs, split_inputs
+from csr_core.policy.quantization import loading_options, refuse_unusable
+from csr_core.policy.sources import told
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -33,26 +44,48 @@ class Policy:
     pad_id: int
     end_ids: frozenset[int]  # tokens that end the assistant's turn
     suppressed_ids: tuple[int, ...]  # never generated: picture placeholders, padding, ...
+    family: Family = field(default_factory=Family)
 
     @property
     def tokenizer(self) -> Any:
         return self.processor.tokenizer
 
-    def render(self, prompt: str) -> str:
-        """The chat template's text for one picture and `prompt`, up to where the assistant begins to write."""
-        content = [{"type": "image"}, {"type": "text", "text": prompt}]
-        messages = [{"role": "user", "content": content}]
-        return str(self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+    @property
+    def picture_token(self) -> str | None:
+        """What stands for a picture in a rendered prompt."""
+        return picture_token(self.processor)
 
-    def encode(self, image: Image, prompt: str) -> PromptInputs:
-        """One (picture, prompt) as model inputs on the CPU, picture tokens expanded."""
-        return self.encode_text(image, self.render(prompt))
+    def render(self, prompt: str, pictures: int = 1) -> str:
+        """The chat template's text for some pictures and `prompt`, up to where the assistant begins to write."""
+        return rendered(self.processor, prompt, pictures)
 
-    def encode_text(self, image: Image, text: str) -> PromptInputs:
-        """One (picture, rendered text) as model inputs on the CPU, picture tokens expanded."""
+    def encode(self, images: Image | Sequence[Image], prompt: str) -> PromptInputs:
+        """Pictures and a prompt as model inputs on the CPU, picture tokens expanded.
+
+        Raises:
+            InputError: several pictures, and the model's family takes one.
+        """
+        count = len(images) if isinstance(images, Sequence) else 1
+        if count > 1 and self.family.places_pictures:
+            kind = type(self.processor).__name__
+            raise InputError(
+                f"{count} pictures in one prompt, but {kind} takes one: choose a family that takes several"
+            )
+        return self.encode_text(images, self.render(prompt, count))
+
+    def encode_text(self, images: Image | Sequence[Image], text: str, answer: str | None = None) -> PromptInputs:
+        """Pictures and a rendered prompt, with an answer behind it where given, as `encode`."""
+        whole: dict[str, Any] = {"text": [text]}
+        if answer is not None:
+            whole = {"text": [text + answer]}
+            if self.family.answer_argument:
+                whole = {"text": [text], self.family.answer_argument: [answer]}
         special = self._adds_special(text)
-        batch = self.processor(images=[image], text=[text], return_tensors="pt", add_special_tokens=special)
-        return split_inputs(dict(batch))
+        shown = list(images) if isinstance(images, Sequence) else [images]
+        # A list for the sample, so that no family takes several pictures for those of several samples.
+        given = [shown] if len(shown) > 1 else shown
+        batch = self.processor(images=given, **whole, return_tensors="pt", add_special_tokens=special)
+        return split_inputs({name: value for name, value in batch.items() if name not in self.family.not_inputs})
 
     def tokenise(self, text: str) -> list[int]:
         """Token ids of a rendered text as `encode_text` makes them, but for the picture's token, which stays single."""
@@ -92,12 +125,22 @@ def model_path(settings: ModelSettings) -> str:
 
 
 def load_processor(path: str, settings: ModelSettings) -> Any:
-    """The processor with the prompt template of the settings."""
-    from transformers import AutoProcessor
+    """The processor with the prompt template of the settings; a model that cannot be worked with is refused here.
 
-    options = {"backend": "pil"} if settings.image_backend == "pil" else {}
+    Raises:
+        InputError: see `families.check_config` and `families.check_processor`; or the template cannot be found.
+    """
+    from transformers import AutoConfig, AutoProcessor
+
+    revision = _revision(path, settings)
+    config = AutoConfig.from_pretrained(path, trust_remote_code=settings.trust_remote_code, **revision)
+    check_config(config, path)
+    options: dict[str, Any] = {"backend": "pil"} if settings.image_backend == "pil" else {}
+    options |= revision
     processor = AutoProcessor.from_pretrained(path, trust_remote_code=settings.trust_remote_code, **options)
     template = settings.prompt_template
+    if template is None and not getattr(processor, "chat_template", None):
+        template = family_of(config).template
     if template is not None:
         if template not in TEMPLATES and not Path(template).is_file():
             raise InputError(
@@ -109,6 +152,7 @@ def load_processor(path: str, settings: ModelSettings) -> Any:
             f"the processor of {path} has no chat template, so how it expects a prompt is unknown: "
             f"set model.prompt_template to one of {sorted(TEMPLATES)} or to a Jinja file"
         )
+    check_processor(processor, family_of(config), path)
     processor.tokenizer.padding_side = "left"
     return processor
 
@@ -121,39 +165,66 @@ def load_policy(settings: ModelSettings, adapter: Path | None = None, trainable:
 
     Raises:
         InputError: the checkpoint or the adapter cannot be loaded; the message names the file and the likely cause.
+        SettingsError: `model.quantization` cannot be had on this machine.
     """
     from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText
     from transformers.utils import logging
 
     device = resolve_device(settings.device)
+    dtype = resolve_dtype(settings.dtype, device)
+    refuse_unusable(settings, device)
     base = model_path(settings)
     merged = adapter is not None and not (adapter / "adapter_config.json").is_file()
     source = str(adapter) if merged else base
     _check_files(base, adapter, merged)
     logging.disable_progress_bar()  # a bar for each loaded model would drown the stages' own progress
     try:
-        model: Any = AutoModelForImageTextToText.from_pretrained(
+        processor = load_processor(base, settings)  # first: it is small, and tells whether the model can be used
+        model: Any
+        model, found = AutoModelForImageTextToText.from_pretrained(
             source,
-            dtype=resolve_dtype(settings.dtype, device),
+            dtype=dtype,
             trust_remote_code=settings.trust_remote_code,
             use_safetensors=True,
+            output_loading_info=True,
+            **_revision(source, settings),
+            **loading_options(settings, source, dtype, device),
         )
-        processor = load_processor(base, settings)
         if adapter is not None and not merged:
             from peft import PeftModel
 
             model = PeftModel.from_pretrained(model, str(adapter), is_trainable=trainable)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        if source == base and (reason := told(base, settings.revision, error)):
+            raise InputError(f"cannot load the model {base}: {reason}") from error
         raise InputError(
             f"cannot load the model {source}{f' with adapter {adapter}' if adapter and not merged else ''}: {error}. "
             "Expected a complete Hugging Face image-text-to-text checkpoint (config.json, weights as safetensors, "
             "tokenizer and processor files); is a file missing or cut short, or the path wrong?"
         ) from error
-    model.to(device).train(trainable)
+    _refuse_random(found["missing_keys"], source)
+    if settings.quantization is None:  # bitsandbytes has put the model in its place already
+        model.to(device)
+    model.train(trainable)
     if device.type == "cpu" and model.num_parameters() < SMALL_MODEL:
         torch.set_num_threads(1)
-    return Policy(model, processor, device, *_token_ids(model, processor))
+    return Policy(model, processor, device, *_token_ids(model, processor), family=family_of(model.config))
+
+
+def _refuse_random(missing: Iterable[str], source: str) -> None:
+    """What a checkpoint's files do not hold, transformers fills with random numbers, and only warns."""
+    if names := sorted(missing):
+        raise InputError(
+            f"the weights of {source} lack {len(names)} that the model has: {', '.join(names[:3])}"
+            f"{', ...' if len(names) > 3 else ''}. They would be random. Is a file incomplete, or config.json of "
+            "another model, or are these weights without the head that writes? Check model.path"
+        )
+
+
+def _revision(source: str, settings: ModelSettings) -> dict[str, str]:
+    """The revision of a hub's model; a folder has none."""
+    return {"revision": settings.revision} if settings.revision and not Path(source).is_dir() else {}
 
 
 def _check_files(base: str, adapter: Path | None, merged: bool) -> None:
@@ -206,6 +277,5 @@ def _token_ids(model: Any, processor: Any) -> tuple[int, frozenset[int], tuple[i
     end_ids = frozenset(ends if isinstance(ends, list) else [ends])
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(end_ids)
     # Placeholders of pictures are inputs only: a model that writes one would be asked for a picture that is not there.
-    names = ("image_token_id", "image_token_index", "video_token_id")
-    never = {getattr(model.config, name, None) for name in names} | {pad} | set(generation.suppress_tokens or [])
-    return int(pad), end_ids, tuple(sorted(token for token in never if token is not None and token not in end_ids))
+    never = {*placeholder_ids(model.config, processor), pad, *(generation.suppress_tokens or [])}
+    return int(pad), end_ids, tuple(sorted(token for token in never if token not in end_ids))

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from csr_core.policy.prompt import join_features
+
 PIXELS = "pixel_"  # how the processors' names of pictures begin, and of what goes with them into the vision tower
 
 
@@ -68,7 +70,7 @@ class Pictures:
         while len(self._features) > self.KEPT:
             self._features.popitem(last=False)
         names = without_pixels(samples[0])
-        rest = {name: torch.cat([sample[name] for sample in samples]) for name in names}
+        rest = {name: join_features([sample[name] for sample in samples]) for name in names}
         return {**self._moved(rest), "mm_encoder_outputs": {"image": found}}
 
     def _moved(self, features: dict[str, Any]) -> dict[str, Any]:
@@ -101,10 +103,11 @@ def _joined(outputs: Sequence[Any]) -> Any:
     joined: dict[str, Any] = {}
     for name in first:
         parts = [out[name] for out in outputs]
-        if torch.is_tensor(parts[0]):
-            joined[name] = torch.cat(parts)
-        elif name == _LAYERED:
-            joined[name] = [torch.cat(layer) for layer in zip(*parts, strict=True)]
-        else:
-            joined[name] = [picture for part in parts for picture in part]
+        layers = [_behind_one_another(layer) for layer in zip(*parts, strict=True)] if name == _LAYERED else None
+        joined[name] = _behind_one_another(parts) if layers is None else layers
     return type(first)(**joined)
+
+
+def _behind_one_another(parts: Sequence[Any]) -> Any:
+    """Tensors of all pictures as one; sequences with a tensor for each picture as one sequence."""
+    return torch.cat(list(parts)) if torch.is_tensor(parts[0]) else [picture for part in parts for picture in part]

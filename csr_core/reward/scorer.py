@@ -44,6 +44,7 @@ class SentenceScorer:
         self._images: OrderedDict[str, Tensor] = OrderedDict()
         self._texts: OrderedDict[str, Tensor] = OrderedDict()
         self._pixels: dict[str, Tensor] = {}
+        self._several: dict[str, list[str]] = {}  # names that stand for several pictures, and theirs
 
     def forget(self) -> None:
         """Start anew with pictures and sentences; the counts go on.
@@ -51,28 +52,46 @@ class SentenceScorer:
         A shard begins with this: which sentences are embedded together, and so the last bits of their numbers, then
         does not depend on which shards the same process made before.
         """
-        for known in (self._images, self._texts, self._pixels):
+        for known in (self._images, self._texts, self._pixels, self._several):
             known.clear()
 
     def knows(self, image: str) -> bool:
         """Whether the picture of that name need not be given again."""
-        if image in self._images or image in self._pixels:
-            return True
+        names = self._several.get(image, [image])
         if self.kept is not None:
-            self._images.update(self.kept.get([image]))
-        return image in self._images
+            self._images.update(self.kept.get([n for n in names if n not in self._images and n not in self._pixels]))
+        return all(name in self._images or name in self._pixels for name in names)
 
     def add_image(self, name: str, image: Image) -> None:
         """Remember a picture, shrunk to what the image tower reads; embedded with others when it is first needed."""
         if not self.knows(name):
             self._pixels[name] = self.embedder.prepare(image)
 
+    def add_images(self, name: str, images: Sequence[Image]) -> None:
+        """As `add_image`, of one or several pictures under one name; that of several may be theirs, joined by +."""
+        if len(images) == 1:
+            return self.add_image(name, images[0])
+        parts = name.split("+")
+        numbered = [f"{name}/{number}" for number in range(len(images))]
+        self._several[name] = parts if len(parts) == len(images) else numbered
+        for own, image in zip(self._several[name], images, strict=True):
+            self.add_image(own, image)
+
     def relevances(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """R_I of each (name of a picture given before, sentence); white space around a sentence does not count.
+        """R_I of each (name given before, sentence); white space around a sentence does not count.
+
+        With several pictures under the name it is the largest of their R_I: a sentence may tell of one of them. Ours;
+        the paper has one picture a prompt.
 
         Raises:
             KeyError: a picture that was not given, or was given so long ago that it is forgotten.
         """
+        names = [self._several.get(name, [name]) for name, _ in pairs]
+        each = iter(self._of_each([(one, text) for own, (_, text) in zip(names, pairs, strict=True) for one in own]))
+        return [max(next(each) for _ in own) for own in names]
+
+    def _of_each(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """R_I of each (name of a picture, sentence)."""
         stripped = [(name, text.strip()) for name, text in pairs]
         images = self._image_rows({name for name, _ in stripped})
         texts = self._text_rows(list(dict.fromkeys(text for _, text in stripped)))
@@ -88,7 +107,7 @@ class SentenceScorer:
 
     def node_rewards(
         self,
-        images: Mapping[str, Image],
+        images: Mapping[str, Image | Sequence[Image]],
         nodes: Sequence[tuple[str, str, float, int]],
         *,
         beam_scores: Sequence[float] | None = None,
@@ -116,8 +135,8 @@ class SentenceScorer:
                 "reward.likelihood is 'beam_score', which the choice of nodes to grow is not given here: set "
                 "generate.keep_by: likelihood (as the authors-code preset does), or another reward.likelihood"
             )
-        for name, image in images.items():
-            self.add_image(name, image)
+        for name, given in images.items():
+            self.add_images(name, given if isinstance(given, Sequence) else [given])
         spoken = [index for index, node in enumerate(nodes) if node[1].strip()]
         own = names or {}
         found = self.relevances([(own.get(nodes[index][0], nodes[index][0]), nodes[index][1]) for index in spoken])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from csr_core.policy import Policy
 from csr_core.search import decoding
-from csr_core.search.passes import inner_model, kept, last_logits, new_cache
+from csr_core.search.passes import inner_model, kept, last_logits, new_cache, text_model
 from csr_core.search.slots import LEAST_ROWS, Layers, whole_blocks
 
 
@@ -63,14 +63,21 @@ class CopyingDecoder:
     @torch.inference_mode()
     def advance(self, parents: Int[Tensor, " next"] | Sequence[int], tokens: Int[Tensor, " next"]) -> None:
         self._select(torch.as_tensor(parents).tolist())
-        self._forward(tokens[:, None].cpu(), torch.ones(len(tokens), 1, dtype=torch.long))
+        self._forward(tokens[:, None].cpu())
 
     @torch.inference_mode()
     def write(self, answers: Sequence[Sequence[int]]) -> None:
-        longest = max(map(len, answers))
-        ids = torch.tensor([[self._policy.pad_id] * (longest - len(ids)) + list(ids) for ids in answers])
-        mask = torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids in answers])
-        self._forward(ids, mask)
+        """Answers of one length at a time: padding between a prompt and its answer would count in a layer's window."""
+        states: dict[int, decoding.State] = {}
+        for length in sorted(set(map(len, answers))):
+            rows = [row for row, ids in enumerate(answers) if len(ids) == length]
+            part = CopyingDecoder(self._policy)
+            part.admit([self._from[row] for row in rows])
+            part._forward(torch.tensor([list(answers[row]) for row in rows]))
+            states |= {row: part.state(place) for place, row in enumerate(rows)}
+        self._from, self._lengths = [], []
+        self._cache, self._mask = new_cache(), self._mask[:0, :0]
+        self.admit([states[row] for row in range(len(answers))])
 
     @torch.inference_mode()
     def state(self, row: int) -> decoding.State:
@@ -90,18 +97,18 @@ class CopyingDecoder:
         self._from = [self._from[parent] for parent in parents]
         self._lengths = [self._lengths[parent] for parent in parents]
 
-    def _forward(self, ids: Int[Tensor, "rows new"], mask: Int[Tensor, "rows new"]) -> None:
-        """Append `ids`, padded on the left, and keep the logits after the last."""
-        more, device = len(self._mask) - len(ids), self._policy.device
-        ids, mask = (torch.cat([part, part[-1:].expand(more, -1)]) for part in (ids, mask))
+    def _forward(self, ids: Int[Tensor, "rows new"]) -> None:
+        """Append `ids` and keep the logits after the last."""
+        more, device, new = len(self._mask) - len(ids), self._policy.device, ids.shape[1]
+        ids = torch.cat([ids, ids[-1:].expand(more, -1)])
         offsets = [state.prefix.offset for state in self._from]
         starts = [length + offset for length, offset in zip(self._lengths, offsets, strict=True)]
         starts += [starts[-1]] * more
-        positions = torch.tensor(starts)[:, None] + (mask.cumsum(-1) - 1).clamp(min=0)
-        self._mask = torch.cat([self._mask, mask.to(device)], dim=-1)
+        positions = torch.tensor(starts)[:, None] + torch.arange(new)
+        self._mask = torch.cat([self._mask, self._mask.new_ones(len(ids), new)], dim=-1)
         if hasattr(inner_model(self._policy.model), "get_rope_index"):
             positions = positions.expand(3, *positions.shape)
-        out = self._policy.model(
+        out = text_model(self._policy)(
             input_ids=ids.to(device),
             attention_mask=self._mask,
             position_ids=positions.to(device),
@@ -110,8 +117,7 @@ class CopyingDecoder:
             logits_to_keep=kept(len(ids)),
         )
         rows = len(self._from)
-        added = mask.sum(-1).tolist()
-        self._lengths = [length + count for length, count in zip(self._lengths, added, strict=False)]
+        self._lengths = [length + new for length in self._lengths]
         self.logits = last_logits(out)[:rows]
         if len(self._mask) > rows:
             self._cache.batch_select_indices(torch.arange(rows, device=device))

@@ -21,7 +21,7 @@ from torch import Tensor
 from csr_core.policy import Policy, PromptInputs, collate
 from csr_core.policy.pictures import Pictures, takes_features
 from csr_core.search.held import Held
-from csr_core.search.passes import base_model, close, inner_model, kept, last_logits, new_cache
+from csr_core.search.passes import base_model, close, inner_model, kept, last_logits, new_cache, text_model
 from csr_core.search.shared import View, use_shared_prefixes
 from csr_core.search.slots import BLOCK, LEAST_ROWS, Layers, Slots, whole_blocks
 
@@ -115,9 +115,12 @@ class Prefixes:
 
         return CopyingDecoder(self.policy) if self._shared is False else Decoder(self.policy, rows, tokens, readers)
 
-    def _find_out(self, state: State) -> None:
-        """Whether rows can share, tried on one prompt against rows with copies."""
-        self._shared = use_shared_prefixes(base_model(self.policy.model)) and _agrees(self.policy, state)
+    def _find_out(self, prompt: PromptInputs, state: State) -> None:
+        """Whether rows can share, tried on one prompt against rows with copies; and whether these can be relied on."""
+        from csr_core.search.trial import agree, check_goes_on
+
+        self._shared = use_shared_prefixes(base_model(self.policy.model)) and agree(self.policy, state)
+        check_goes_on(self.policy, prompt, state, self.decoder())
         if not self._shared:
             kind = type(base_model(self.policy.model)).__name__
             print(f"{kind} does not share prompts between rows: each row keeps a copy", file=sys.stderr, flush=True)
@@ -125,7 +128,7 @@ class Prefixes:
     def _encode(self, prompts: Sequence[PromptInputs]) -> list[State]:
         if not self._tried_pictures and prompts[0].features:
             self._tried_pictures, self.pictures = True, self._pictures_apart(prompts[0])
-        cache, logits = self._pass(prompts)
+        cache, logits = self._first_pass(prompts) if self._shared is None else self._pass(prompts)
         offsets = getattr(inner_model(self.policy.model), "rope_deltas", None)
         offset = [0] * len(prompts) if offsets is None else offsets.flatten().tolist()
         states = []
@@ -137,8 +140,18 @@ class Prefixes:
             ]
             states.append(State(Prefix(layers, prompt.length, offset[row]), (), logits[row].clone(), 0))
         if self._shared is None:
-            self._find_out(states[0])
+            self._find_out(prompts[0], states[0])
         return states
+
+    def _first_pass(self, prompts: Sequence[PromptInputs]) -> tuple[Any, Float[Tensor, "prompts vocab"]]:
+        """As `_pass`; an InputError where the model is of a kind that cannot be worked with."""
+        from csr_core.search.trial import told_why
+
+        with told_why(self.policy):
+            cache, logits = self._pass(prompts)
+            lengths = {one.keys.shape[2] for one in cache.layers}
+            assert lengths == {whole_blocks(max(prompt.length for prompt in prompts))}, f"{lengths} keys a layer"
+        return cache, logits
 
     def _pass(self, prompts: Sequence[PromptInputs]) -> tuple[Any, Float[Tensor, "prompts vocab"]]:
         """The cache of prompts without answers, and the logits behind them."""
@@ -149,14 +162,14 @@ class Prefixes:
         return cache, last_logits(out)
 
     def _pictures_apart(self, prompt: PromptInputs) -> Pictures | None:
-        """Where the model says the same with features in place of pixels, what computes them; tried on one prompt."""
+        """What computes features, if the model says the same with them in place of pixels; tried on a prompt twice."""
         inner = inner_model(self.policy.model)
         if not takes_features(inner):
             return None
-        expected = self._pass([prompt])[1]
+        expected = self._first_pass([prompt, prompt])[1]
         self.pictures = Pictures(inner, self.policy.device, self.policy.model.dtype)
         try:
-            found = self._pass([prompt])[1]
+            found = self._pass([prompt, prompt])[1]
         except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError):
             return None
         return self.pictures if close(found, expected, self.policy.model.dtype) else None
@@ -311,7 +324,7 @@ class Decoder:
         ]
         positions = torch.tensor(starts + [starts[0]] * more)[:, None] + torch.arange(new)
         dimensions = 3 if hasattr(inner_model(self._policy.model), "get_rope_index") else 0
-        out = self._policy.model(
+        out = text_model(self._policy)(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
             position_ids=(positions.expand(dimensions, *positions.shape) if dimensions else positions).to(device),
@@ -322,23 +335,3 @@ class Decoder:
         self._own.added([*counts, *[0] * more])
         self._own.resize(rows)
         self._logits = last_logits(out)[:rows]
-
-
-def _agrees(policy: Policy, state: State) -> bool:
-    """Whether decode steps over a shared prompt and a shared sentence give what copies of them give."""
-    from csr_core.search.copied import CopyingDecoder
-
-    token = state.logits.argmax()[None].cpu()
-    found = []
-    for kind in (Decoder, CopyingDecoder):
-        try:
-            first = kind(policy)
-            first.admit([state])
-            first.advance([0], token)
-            second = kind(policy)
-            second.admit([first.state(0)])
-            second.advance([0, 0], torch.cat([token, token]))
-        except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, AssertionError):
-            return False
-        found.append(second.logits.float())
-    return close(found[0], found[1], policy.model.dtype)

@@ -37,9 +37,9 @@ def last_logits(out: Any) -> Float[Tensor, "rows vocab"]:
     return logits.cpu() if logits.device.type == "mps" else logits
 
 
-def close(found: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
-    """Whether two ways to compute logits agree as far as rounding in `dtype` lets them."""
-    limit = 1e-3 if dtype == torch.float32 else 5e-2
+def close(found: Tensor, expected: Tensor, dtype: torch.dtype, slack: float = 1.0) -> bool:
+    """Whether two ways to compute logits agree as far as rounding in `dtype` lets them, `slack` times that."""
+    limit = slack * (1e-3 if dtype == torch.float32 else 5e-2)
     return bool((found - expected).abs().max() <= limit * expected.abs().max().clamp(min=1.0))
 
 
@@ -52,3 +52,9 @@ def inner_model(model: Any) -> Any:
     """The model without its head, and without PEFT's wrapping."""
     base = base_model(model)
     return getattr(base, "model", base)
+
+
+def text_model(policy: Policy) -> Any:
+    """What reads on behind a prompt, where no picture comes any more: the model, or a part of it that has its head."""
+    part = policy.family.text_part
+    return getattr(base_model(policy.model), part) if part else policy.model

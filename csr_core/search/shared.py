@@ -190,5 +190,11 @@ def use_shared_prefixes(model: Any) -> bool:
 
 
 def has_windows(config: Any) -> bool:
-    """Whether some layers of a language model (its configuration) see the last tokens only."""
-    return any("sliding" in kind or "chunk" in kind for kind in getattr(config, "layer_types", None) or [])
+    """Whether some layers of a language model (its configuration) see the last tokens only.
+
+    Where a configuration does not tell layer by layer (Mistral's), a window is that of all.
+    """
+    if kinds := getattr(config, "layer_types", None):
+        return any("sliding" in kind or "chunk" in kind for kind in kinds)
+    window: int = getattr(config, "sliding_window", None) or 0
+    return 0 < window < int(getattr(config, "max_position_embeddings", window + 1))

@@ -19,6 +19,7 @@ from csr_core.errors import CsrError, OutOfMemoryError
 from csr_core.layout import Layout
 from csr_core.params import load_settings
 from csr_core.stages.gpus import gpu_slot
+from csr_core.stages.launch import process_count
 from csr_core.stages.memory import halved_before, memory_errors, note_halved
 from csr_core.stages.plan import STAGES, plan
 from csr_core.stages.runner import StageResult, run_shard, run_stage
@@ -85,7 +86,8 @@ def carry_out(order: Order, tell: bool) -> int:
         if order.side_by_side:
             share_cores(order.side_by_side)
         device = settings.model.device if order.stage in ON_GPU else "cpu"
-        with gpu_slot(device) as gpu, memory_errors(order.stage):
+        gpus = process_count(settings) if order.stage == "finetune" else 1
+        with gpu_slot(device, count=gpus) as gpu, memory_errors(order.stage):
             if order.shard is not None:
                 run_shard(call, layout, order.shard)
                 return 0

@@ -15,7 +15,16 @@ from csr_core.config import Settings
 from csr_core.errors import InputError
 from csr_core.images import open_image
 from csr_core.progress import Progress
-from csr_core.records import CANDIDATES, PROMPTS, read_json, read_table, write_json, write_table
+from csr_core.records import (
+    CANDIDATES,
+    PROMPTS,
+    pictures_name,
+    pictures_of,
+    read_json,
+    read_table,
+    write_json,
+    write_table,
+)
 from csr_core.stages.models import kept_embeddings
 from csr_core.stages.shards import missing_parts, part
 
@@ -91,8 +100,8 @@ class Search:
 
         self.settings = settings
         self.policy = load_policy(settings.model, adapter)
-        self._images: dict[str, Image] = {}  # by name
-        self._names: dict[str, str] = {}  # of each prompt's picture
+        self._images: dict[str, list[Image]] = {}  # by name
+        self._names: dict[str, str] = {}  # of each prompt's pictures
         self._scorer: Any = None
         if settings.generate.keep_by == "reward":
             from csr_core.reward.scorer import SentenceScorer
@@ -131,29 +140,29 @@ class Search:
             self._scorer.forget()
         for row in rows:
             try:
-                image = open_image(row["image"], self.settings.data.max_pixels)
-                tree = Tree(row["prompt_id"], self._encode(image, row["prompt"]))
+                images = [open_image(image, self.settings.data.max_pixels) for image in pictures_of(row)]
+                tree = Tree(row["prompt_id"], self._encode(images, row["prompt"]))
             except InputError as error:
                 left_out.append({"prompt_id": row["prompt_id"], "reason": str(error)})
                 continue
-            name = self._names[tree.prompt_id] = row["image_sha256"] or row["image"]
-            self._images[name] = image
+            name = self._names[tree.prompt_id] = pictures_name(row)
+            self._images[name] = images
             yield tree
 
-    def _encode(self, image: Image, text: str) -> Any:
+    def _encode(self, images: Sequence[Image], text: str) -> Any:
         """The prompt as model inputs.
 
         Raises:
-            InputError: the processor cannot read it, it names a second picture, or the model's context has no room for
+            InputError: the processor cannot read it, it names one more picture, or the model's context has no room for
                 a sentence after it.
         """
-        placeholder = getattr(self.policy.processor, "image_token", None)
+        placeholder = self.policy.picture_token
         if placeholder and placeholder in text:
             raise InputError(
                 f"the prompt holds {placeholder!r}, which stands for one more picture: take it out of the text"
             )
         try:
-            prompt = self.policy.encode(image, text)
+            prompt = self.policy.encode(images, text)
         except (ValueError, TypeError, IndexError, KeyError, RuntimeError, OSError) as error:
             raise InputError(f"the model's processor cannot read the prompt or its picture: {error}") from error
         room, context = self.settings.generate.max_sentence_tokens + 1, self.grower.context

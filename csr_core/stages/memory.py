@@ -17,7 +17,8 @@ from csr_core.records import read_json, write_json
 _DIALS = {
     "generate": "generate.batch_size (nodes decoded together) or generate.width",
     "score": "reward.batch_size",
-    "finetune": "finetune.batch_size (and raise finetune.accumulation), or set finetune.gradient_checkpointing: true",
+    "finetune": "finetune.batch_size (and raise finetune.accumulation), or set finetune.gradient_checkpointing: true, "
+    "or, with several GPUs, run.fsdp: true",
     "evaluate": "evaluate.batch_size",
 }
 

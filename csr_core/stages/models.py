@@ -21,13 +21,10 @@ def policy_files(settings: ModelSettings) -> list[Path]:
     folder = Path(settings.path)
     if folder.is_dir():
         return [folder]
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+    from csr_core.policy.sources import cached
 
-    try:
-        return [Path(snapshot_download(settings.path, local_files_only=True))]
-    except (LocalEntryNotFoundError, HFValidationError):
-        return []  # not here yet: the name, which is among the settings, stands for it
+    here = cached(settings.path, settings.revision)
+    return [here] if here else []  # not here yet: the name and revision, which are among the settings, stand for it
 
 
 def reward_files(settings: RewardSettings) -> list[Path]:

@@ -13,7 +13,7 @@ from csr_core.errors import InputError
 from csr_core.preference.diversity import diversity_report
 from csr_core.preference.pairs import CLOSEST, Pair, pair_of_tree, wants_same_length, without_closest
 from csr_core.progress import Progress
-from csr_core.records import PREFERENCES, PROMPTS, SCORES, read_table, write_json, write_table
+from csr_core.records import PREFERENCES, PROMPTS, SCORES, pictures_of, read_table, write_json, write_table
 from csr_core.stages.parts import part_files, trees_of_part
 
 
@@ -65,7 +65,7 @@ def pair(settings: Settings, iteration: int, prompts: Path, scores: Path, out: P
 
 def _row(pair: Pair, prompt: dict[str, Any]) -> dict[str, Any]:
     return {
-        "images": [prompt["image"]],
+        "images": pictures_of(prompt),
         "prompt": [{"role": "user", "content": prompt["prompt"]}],
         "chosen": [{"role": "assistant", "content": pair.chosen.text}],
         "rejected": [{"role": "assistant", "content": pair.rejected.text}],

@@ -20,7 +20,7 @@ from csr_core.stages.shards import Shards
 STAGES = ("prepare", "generate", "score", "pair", "finetune", "evaluate", "guard")
 
 # Raised when a stage's code changes its results: old outputs are then made again.
-VERSIONS = {"prepare": 1, "generate": 4, "score": 4, "pair": 2, "finetune": 3, "evaluate": 3, "guard": 1}
+VERSIONS = {"prepare": 2, "generate": 4, "score": 4, "pair": 2, "finetune": 3, "evaluate": 3, "guard": 1}
 
 FOUND = 64  # stands for a batch size that was found from the free memory, once that was too large
 

@@ -12,7 +12,7 @@ from csr_core.errors import InputError
 from csr_core.images import open_image
 from csr_core.progress import Progress
 from csr_core.prompts import MINIATURE, PromptSet, prompts_of, read_prompts
-from csr_core.records import PROMPTS, write_json, write_table
+from csr_core.records import PROMPTS, pictures_of, write_json, write_table
 
 
 def prepare(settings: Settings, iteration: int, out: Path, final: Path) -> dict[str, Any]:
@@ -31,9 +31,7 @@ def prepare(settings: Settings, iteration: int, out: Path, final: Path) -> dict[
     with Progress("prepare", len(found.rows), "pictures") as bar:
         for row in found.rows:
             try:
-                open_image(row["image"], settings.data.max_pixels)
-                sha = hashlib.sha256(Path(row["image"]).read_bytes()).hexdigest()
-                rows.append({**row, "image": _final_name(Path(row["image"]), out, final), "image_sha256": sha})
+                rows.append(_checked(row, settings.data.max_pixels, out, final))
             except InputError as error:
                 found.drop(row["prompt_id"], str(error))
             bar.advance()
@@ -44,6 +42,17 @@ def prepare(settings: Settings, iteration: int, out: Path, final: Path) -> dict[
     summary = {"prompts": len(rows), "left_out": found.left_out}
     write_json(out / "summary.json", summary)
     return summary
+
+
+def _checked(row: dict[str, Any], max_pixels: int, out: Path, final: Path) -> dict[str, Any]:
+    """The row of PROMPTS for a prompt all of whose pictures can be opened."""
+    names, digests = [], []
+    for image in pictures_of(row):
+        open_image(image, max_pixels)
+        digests.append(hashlib.sha256(Path(image).read_bytes()).hexdigest())
+        names.append(_final_name(Path(image), out, final))
+    several = {"images": names, "images_sha256": digests} if len(names) > 1 else {}
+    return {**row, "image": names[0], "image_sha256": digests[0], **several}
 
 
 def prepare_splits(settings: Settings, out: Path) -> dict[str, Any]:

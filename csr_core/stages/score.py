@@ -14,7 +14,17 @@ from csr_core.config import RewardSettings, Settings
 from csr_core.errors import InputError
 from csr_core.images import open_image
 from csr_core.progress import Progress
-from csr_core.records import CANDIDATES, PROMPTS, SCORES, read_json, read_table, write_json, write_table
+from csr_core.records import (
+    CANDIDATES,
+    PROMPTS,
+    SCORES,
+    pictures_name,
+    pictures_of,
+    read_json,
+    read_table,
+    write_json,
+    write_table,
+)
 from csr_core.reward.calibration import normalised
 from csr_core.reward.cleaning import clean_sentence
 from csr_core.reward.likelihood import likelihood_reward
@@ -109,7 +119,7 @@ def _score_part(
         for tree in usable.values():
             done += tree
             counts["prompts"] += 1
-            images.add(_image_name(known[tree[0]["prompt_id"]]))
+            images.add(pictures_name(known[tree[0]["prompt_id"]]))
             counts["sentences"] += sum(row["reward"] is not None for row in tree)
             counts["repeats"] += sum(row.pop("_repeat", False) for row in tree)
             dropped.update(row["dropped"] for row in tree if row["dropped"])
@@ -153,9 +163,9 @@ def _usable(
             if prompt_id not in known:
                 raise InputError("it is not among the prompts of this iteration: candidates of another run?")
             check_tree(tree)
-            name, file = _image_name(known[prompt_id]), known[prompt_id]["image"]
-            if not Path(file).is_file() or not scorer.knows(name):
-                scorer.add_image(name, open_image(file, settings.data.max_pixels))
+            name, files = pictures_name(known[prompt_id]), pictures_of(known[prompt_id])
+            if not all(Path(file).is_file() for file in files) or not scorer.knows(name):
+                scorer.add_images(name, [open_image(file, settings.data.max_pixels) for file in files])
             usable[prompt_id] = tree
         except InputError as error:
             left_out.append({"prompt_id": prompt_id, "reason": str(error)})
@@ -180,10 +190,6 @@ def check_tree(tree: list[Row]) -> None:
         nodes.add(row["node"])
 
 
-def _image_name(prompt: Row) -> str:
-    return str(prompt["image_sha256"] or prompt["image"])
-
-
 def _score_group(
     settings: RewardSettings, trees: dict[str, list[Row]], known: dict[str, Row], scorer: SentenceScorer
 ) -> None:
@@ -191,7 +197,7 @@ def _score_group(
     spoken: list[tuple[str, str, Row]] = []
     for prompt_id, tree in trees.items():
         for row, text in _sentences(tree, settings.clean_text):
-            spoken.append((_image_name(known[prompt_id]), text, row))
+            spoken.append((pictures_name(known[prompt_id]), text, row))
     for (_, _, row), value in zip(spoken, scorer.relevances([item[:2] for item in spoken]), strict=True):
         row["relevance"] = value
     for tree in trees.values():

@@ -120,7 +120,6 @@ def test_unusable_pairs_are_left_out_and_named(miniature: Policy, table: list[di
         "text": preference("text", tmp_path / "text.png", DOG, CAT),
         "same": preference("same", fine, "There is a dog.", " There is a dog. "),
         "empty": preference("empty", fine, " ", "There is a dog."),
-        "two pictures": preference("two pictures", fine, DOG, CAT) | {"images": [fine, fine]},
         "no picture": preference("no picture", fine, DOG, CAT) | {"images": []},
         "two turns": preference("two turns", fine, DOG, CAT) | {"prompt": message("user", "A") + message("user", "B")},
         "placeholder": preference("placeholder", fine, "There is a <image>.", "There is a dog."),
@@ -135,12 +134,22 @@ def test_unusable_pairs_are_left_out_and_named(miniature: Policy, table: list[di
         "text": "not a picture",
         "same": "the same tokens",
         "empty": "expected chosen",
-        "two pictures": "one picture, came 2",
-        "no picture": "one picture, came 0",
+        "no picture": "one picture or several, came none",
         "two turns": "expected prompt",
         "placeholder": "<image>",
     }
     assert {name: part in reasons[name] for name, part in expected.items()} == dict.fromkeys(expected, True), reasons
+
+
+def test_a_pair_may_have_several_pictures(miniature: Policy, table: list[dict[str, Any]]) -> None:
+    """Beside one with a single picture in a batch; each answer has all pictures of its prompt before it."""
+    two = preference("two", "", DOG, CAT) | {"images": [table[0]["images"][0], table[1]["images"][0]]}
+    rows = usable_pairs(miniature, [two, table[0]], PIXELS).rows
+    assert [len(row["images"]) for row in rows] == [2, 1]
+    batch = PairCollator(miniature, PIXELS)(rows)
+    per_row = (batch["input_ids"] == miniature.model.config.image_token_id).sum(-1)
+    assert per_row.tolist() == [18, 9, 18, 9]
+    assert len(batch["pixel_values"]) == 6
 
 
 def test_long_pairs_are_left_out_whole(miniature: Policy, table: list[dict[str, Any]]) -> None:

@@ -102,5 +102,10 @@ def test_layers_with_a_window_keep_copies(capsys):
     assert "keeps a copy" in capsys.readouterr().err
 
 
+def test_windows_count_tokens_whatever_the_padding():
+    policy, prompts = families.make("qwen", window=4)
+    check(policy, prompts, [[10], [], [11, 12, 13]], shares=False)
+
+
 def test_another_family_smolvlm():
     check(*families.make("smolvlm"), [[10], [], [11, 12]])

@@ -4,8 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers import Gemma3TextConfig, LlamaConfig, MistralConfig, PreTrainedConfig, Qwen2Config
 
-from csr_core.search.shared import Common, View, shared_prefix_attention
+from csr_core.search.shared import Common, View, has_windows, shared_prefix_attention
 from csr_core.search.slots import Slots
 
 SIZE = 4
@@ -101,3 +102,20 @@ def test_slots_have_no_holes() -> None:
     slots.copy([5, 6], [7, 8])
     assert slots.lengths[7:9] == [6, 7]
     assert slots.get(8)[0][0].flatten().tolist() == [6.0] * 7
+
+
+@pytest.mark.parametrize(
+    ("config", "windows"),
+    [
+        (LlamaConfig(), False),
+        (Gemma3TextConfig(), True),
+        (Qwen2Config(sliding_window=4096), False),  # not used unless asked for
+        (Qwen2Config(use_sliding_window=True, max_window_layers=1), True),
+        (MistralConfig(sliding_window=None), False),
+        (MistralConfig(sliding_window=4096), True),  # says nothing of its layers
+        (MistralConfig(sliding_window=4096, max_position_embeddings=2048), False),
+    ],
+    ids=lambda value: getattr(value, "model_type", str(value)),
+)
+def test_which_models_have_windows(config: PreTrainedConfig, windows: bool) -> None:
+    assert has_windows(config) == windows
