@@ -26,8 +26,8 @@ def finetune(settings: Settings, iteration: int, preferences: Path, adapter: Pat
     each step; summary.json. `out/.trainer` holds checkpoints meanwhile: an interrupted run goes on from there.
     With run.num_processes or several GPUs it runs once more in each of as many processes, the first of which writes.
 
-    Returns the summary: pairs trained on, left_out, steps, adapter_parameters, carry; `final`: loss, rewards/margins and
-    rewards/accuracies, each the mean of the last tenth of the steps; `held_out`: see `csr_core.dpo.held_out`.
+    Returns the summary: pairs trained on, left_out, steps, adapter_parameters, carry; `final`: loss, rewards/margins
+    and rewards/accuracies, each the mean of the last tenth of the steps; `held_out`: see `csr_core.dpo.held_out`.
 
     Raises:
         InputError: no pair can be used, or the model cannot be loaded.
