@@ -152,6 +152,8 @@ stages:
       params:
         - guards
         - finetune.beta
+        - generate.width
+        - pair.path_score
         - <code guard>
       outs:
         - metrics/guards/iter_${item.k}.json: {persist: true}

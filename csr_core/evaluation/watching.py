@@ -19,10 +19,13 @@ from csr_core.images import open_image
 from csr_core.search.sentences import split_sentences
 
 RELEVANCES = ("relevance", "held_out_relevance")
+TOTAL = "relevance_total"  # of the first
 
 
 def add_relevance(rows: Sequence[dict[str, Any]], pictures: Mapping[Any, Path], settings: Settings) -> None:
     """Set RELEVANCES of each caption row: the mean over its sentences of 100 * cos(picture, sentence), None without.
+
+    TOTAL is their sum by the reward's model, which a sum of rewards makes grow.
 
     `pictures`: image id -> file. Without `evaluate.held_out_model` the second is not set.
     """
@@ -45,6 +48,8 @@ def add_relevance(rows: Sequence[dict[str, Any]], pictures: Mapping[Any, Path], 
                 continue
             found = scorer.relevances([(picture, sentence) for sentence in said])
             row[name] = sum(found) / len(found)
+            if name == RELEVANCES[0]:
+                row[TOTAL] = sum(found)
 
 
 def watching_models(settings: Settings) -> list[RewardSettings]:
@@ -61,7 +66,7 @@ def watched_items(captions: Sequence[Mapping[str, Any]]) -> list[Item]:
     for row in captions:
         image = image_key(row.get("image_id"))
         turn = seen[image] = seen.get(image, -1) + 1
-        known = {name: row[name] for name in RELEVANCES if isinstance(row.get(name), int | float)}
+        known = {name: row[name] for name in (*RELEVANCES, TOTAL) if isinstance(row.get(name), int | float)}
         counts = {name: (float(value), 1.0) for name, value in known.items()} | likelihood_counts(row)
         items.append(Item((image, turn), image, counts))
     return items

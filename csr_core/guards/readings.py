@@ -6,14 +6,17 @@ iteration does not have (no held-out model, imported pairs) is not measured, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from itertools import pairwise
+from typing import Any, TypeVar
 
 from csr_core.config import GuardSettings
 from csr_core.guards.evidence import Evidence
-from csr_core.preference.diversity import distinct_ngrams
 
+T = TypeVar("T")
 Figures = Mapping[str, Mapping[str, Any]]
 
 
@@ -56,7 +59,7 @@ Seen = tuple[float, bool, str]  # value, fired, sentence
 
 def reward_up_recall_down(evidence: Evidence, threshold: float) -> Seen:
     """The reward's own model likes the answers better than the base's, and they name less of what is there."""
-    up, drop = _change(evidence, "relevance"), -_change(evidence, "recall")
+    up, drop = _change(evidence, evidence.rewarded), -_change(evidence, "recall")
     sentence = (
         f"Against the base, the reward model rates the answers {up:+.2f} and recall changed by {-100 * drop:+.1f} "
         f"points (a fall of more than {100 * threshold:.1f} while the rating rises means that the reward is fooled)."
@@ -66,7 +69,7 @@ def reward_up_recall_down(evidence: Evidence, threshold: float) -> Seen:
 
 def reward_up_held_out_down(evidence: Evidence, threshold: float) -> Seen:
     """The reward's own model likes the answers better, a model that nothing is trained on likes them less."""
-    up, down = _change(evidence, "relevance"), -_change(evidence, "held_out_relevance")
+    up, down = _change(evidence, evidence.rewarded), -_change(evidence, "held_out_relevance")
     high = _difference(evidence, "held_out_relevance")["high"]
     sentence = (
         f"Against the base, the reward model rates the answers {up:+.2f}, a model that is not trained on {-down:+.2f} "
@@ -148,17 +151,38 @@ def candidate_variety(evidence: Evidence, threshold: float) -> Seen:
 
 
 def answer_variety(evidence: Evidence, threshold: float) -> Seen:
-    """Distinct pairs of words among all answers, against the base's."""
+    """Answers grow alike: the effective number of different word pairs, among equally many of the base's.
+
+    exp(entropy) of the pairs' shares: 1 where all are the same, n where n are equally frequent (the Hill number of
+    order 1). Short texts hold fewer pairs, so the longer side is thinned out evenly to as many.
+    """
     if not evidence.answers or not evidence.base_answers:
         raise NotMeasured("there are no answers that describe pictures")
-    own, base = (
-        distinct_ngrams([text.split() for text in texts], 2) for texts in (evidence.answers, evidence.base_answers)
+    own, base = (_word_pairs(texts) for texts in (evidence.answers, evidence.base_answers))
+    count = min(len(own), len(base))
+    if count == 0:
+        raise NotMeasured("the answers are single words")
+    kinds = [effective_number(_thinned(pairs, count)) for pairs in (own, base)]
+    ratio = kinds[0] / kinds[1]
+    sentence = (
+        f"Answers vary as if they had {kinds[0]:.0f} different word pairs, the base's {kinds[1]:.0f}: {ratio:.2f} times "
+        f"(at least {threshold:g})."
     )
-    if base == 0:
-        raise NotMeasured("the base's answers are single words")
-    ratio = own / base
-    sentence = f"Answers have {ratio:.2f} times the base's share of distinct word pairs (at least {threshold:g})."
     return ratio, ratio < threshold, sentence
+
+
+def effective_number(things: Sequence[Hashable]) -> float:
+    """exp(-sum p log p) over the shares p of the kinds among `things`: e.g. of [a, a, b, b] 2, of [a, a, a, a] 1."""
+    shares = [count / len(things) for count in Counter(things).values()]
+    return math.exp(-sum(share * math.log(share) for share in shares))
+
+
+def _word_pairs(texts: Sequence[str]) -> list[tuple[str, str]]:
+    return [pair for text in texts for pair in pairwise(text.split())]
+
+
+def _thinned(things: Sequence[T], count: int) -> list[T]:
+    return [things[place * len(things) // count] for place in range(count)]
 
 
 def perplexity(evidence: Evidence, threshold: float) -> Seen:
@@ -198,11 +222,24 @@ def training_gap(evidence: Evidence, threshold: float) -> Seen:
     if evidence.trained_accuracy is None or evidence.held_out_accuracy is None:
         raise NotMeasured("no pairs were held out (finetune.held_out_share)")
     gap = evidence.trained_accuracy - evidence.held_out_accuracy
+    # Few pairs are held out: what their number alone can bring about is no reason (90 %, one more of each kind added).
+    chance = 1.645 * math.sqrt(sum(_variance(share, evidence.held_out_pairs) for share in _shares(evidence)))
     sentence = (
         f"{100 * evidence.trained_accuracy:.0f} % of the trained pairs are told apart and "
         f"{100 * evidence.held_out_accuracy:.0f} % of those held out (a gap of at most {100 * threshold:.0f} points)."
     )
-    return gap, gap > threshold, sentence
+    return gap, gap > max(threshold, chance), sentence
+
+
+def _shares(evidence: Evidence) -> list[float]:
+    shares = (evidence.trained_accuracy, evidence.held_out_accuracy)
+    return [share for share in shares if share is not None]
+
+
+def _variance(share: float, count: int) -> float:
+    """Of a share of `count`, moved towards a half by one success and one failure (Agresti and Coull)."""
+    moved = (share * count + 1) / (count + 2)
+    return moved * (1 - moved) / (count + 2)
 
 
 Guard = Callable[[Evidence, float], Seen]

@@ -20,7 +20,7 @@ def guard(settings: Settings, iteration: int, layout: Layout, out: Path) -> dict
         InputError: the iteration was not measured.
     """
     split = main_split(settings)
-    found = readings(read_evidence(iteration, layout, split, settings.finetune.beta), settings.guards)
+    found = readings(read_evidence(iteration, layout, split, settings), settings.guards)
     fired = [one for one in found if one.fired]
     stopped_by = [one.guard for one in fired if one.guard in settings.guards.stop_on]
     out.mkdir(parents=True, exist_ok=True)

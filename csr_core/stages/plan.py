@@ -325,7 +325,13 @@ def _guard(k: int, settings: Settings, layout: Layout) -> StageCall:
         made.append(layout.scores(k))
     if 1 not in settings.pair.imported:
         made.append(layout.scores(1))
-    part = {**_sections(settings, "guards"), "beta": settings.finetune.beta, "split": main_split(settings)}
+    part = {
+        **_sections(settings, "guards"),
+        "beta": settings.finetune.beta,
+        "width": settings.generate.width,
+        "path_score": settings.pair.path_score,
+        "split": main_split(settings),
+    }
     del part["guards"]["after_stop"]  # of the iterations that follow
     outputs = {"guards.json": layout.guards(k), "verdict.json": layout.verdict(k)}
     return StageCall("guard", k, tuple(dict.fromkeys(made)), part, outputs, run)

@@ -10,7 +10,7 @@ from csr_core.layout import Layout
 from csr_core.params import load_settings, preset_values, render_params
 from tasks.run import Run
 
-STAGES = ("prepare", "generate", "score", "pair", "finetune", "evaluate")
+STAGES = ("prepare", "generate", "score", "pair", "finetune", "evaluate", "guard")
 
 
 def project(folder: Path, iterations: int = 1, git: bool = True) -> Run:
