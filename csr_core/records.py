@@ -138,7 +138,7 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def publish(made: Path, target: Path) -> None:
-    """Put the finished folder or file `made` in the place of `target`; a kill leaves the old one or none, no mixture."""
+    """Put the finished `made` in the place of `target`; a kill leaves the old one or none, never a mixture."""
     if made.is_file():
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(made, target)
