@@ -68,6 +68,17 @@ PROMPTS = pa.schema(
     ]
 )
 
+COUNTS = pa.schema(
+    [
+        ("split", pa.string()),
+        ("key", pa.string()),  # finds the same caption or question among another model's
+        ("image", pa.string()),
+        ("figure", pa.string()),
+        ("numerator", pa.float64()),  # the figure is the sum of numerators by the sum of denominators
+        ("denominator", pa.float64()),
+    ]
+)
+
 
 def write_table(path: Path, rows: Sequence[dict[str, Any]], schema: pa.Schema) -> None:
     """Write `rows` as one Parquet file, whole or not at all."""

@@ -12,6 +12,7 @@ import typer
 
 from flows.cli_exchange import export_app, import_app
 from flows.cli_models import chat, export_model, push
+from flows.cli_table import seeds, table
 
 app = typer.Typer(
     help="Calibrated Self-Rewarding for vision-language models: fewer hallucinations, without labels or a teacher.",
@@ -216,6 +217,8 @@ def miniature_sample(
 
 app.command()(chat)
 app.command()(push)
+app.command()(table)
+app.command()(seeds)
 
 
 @contextmanager
