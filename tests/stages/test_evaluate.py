@@ -128,7 +128,9 @@ def test_compares_with_other_answers(model, split, tmp_path):
         "".join(json.dumps({**row, "caption": "A cat. A dog. A dog."}) + "\n" for row in rows)
     )
     summary, metrics = run(model, split, tmp_path / "out", base=other, previous=base)
-    assert metrics["chair_i"]["vs_previous"] == {"difference": 0, "low": 0, "high": 0}
+    assert metrics["chair_i"]["vs_previous"] == {
+        **{"difference": 0, "low": 0, "high": 0, "p": 1, "p_holm": 1, "detectable": None}
+    }
     # the other's captions: 6 cats that are not there of 18 mentions, dog found and bench not: 6 of 9 objects
     expected = metrics["chair_i"]["value"] - 6 / 18
     assert metrics["chair_i"]["vs_base"]["difference"] == pytest.approx(expected)
