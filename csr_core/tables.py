@@ -51,8 +51,10 @@ def results(
         found["notes"].append(f"No relative gain and no gaps: {error}.")
         return found
     twins = twins or {}
-    chosen = [_figure(text, runs[0]) for text in figures or ()] or gain_figures(counted[0], list(twins.values()))
-    for k in range(1, len(counted)):
+    chosen = [_figure(text, runs[0]) for text in figures or ()] or _measured_in_all(counted, list(twins.values()))
+    if not chosen:
+        found["notes"].append("No relative gain: there is no share from which something is claimed in all models.")
+    for k in range(1, len(counted) if chosen else 0):
         gain = relative_gain(counted[k], counted[0], chosen, resamples)
         found["gain"].append({"iteration": k, **gain.as_dict(), "figures": [f"{s}/{name}" for s, name in chosen]})
     for usual, shifted in twins.items():
@@ -121,7 +123,7 @@ def _rows(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     rows = []
     for split in dict.fromkeys(split for metrics in runs for split in metrics):
         names = dict.fromkeys(name for metrics in runs for name in metrics.get(split, {}))
-        for name in sorted(names, key=lambda name: list(COLUMNS).index(name) if name in COLUMNS else len(COLUMNS)):
+        for name in sorted(names, key=_place):
             for k, metrics in enumerate(runs):
                 if entry := metrics.get(split, {}).get(name):
                     own = {key: entry[key] for key in ("value", "low", "high", "n")}
@@ -134,12 +136,21 @@ def _rows(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
+def _place(name: str) -> int:
+    return list(COLUMNS).index(name) if name in COLUMNS else len(COLUMNS)
+
+
 def _figure(text: str, metrics: Mapping[str, Any]) -> tuple[str, str]:
     split, _, name = text.partition("/")
     if name not in metrics.get(split, {}):
         there = ", ".join(f"{split}/{name}" for split in metrics for name in metrics[split])
         raise InputError(f"--gain {text}: expected SPLIT/FIGURE, one of {there}")
     return split, name
+
+
+def _measured_in_all(counted: Sequence[Items], leave_out: Sequence[str]) -> list[tuple[str, str]]:
+    of_all = [gain_figures(items, leave_out) for items in counted]
+    return [figure for figure in of_all[0] if all(figure in figures for figures in of_all)]
 
 
 def _gaps(counted: Sequence[Items], usual: str, shifted: str, resamples: int) -> list[dict[str, Any]]:
@@ -153,7 +164,7 @@ def _gaps(counted: Sequence[Items], usual: str, shifted: str, resamples: int) ->
         for name, gap in gaps(items.get(usual, []), items.get(shifted, []), resamples).items():
             entry = {"split": usual, "twin": shifted, "figure": name, "iteration": k, "gap": gap.as_dict()}
             found.append(entry | ({"change": changes[name].as_dict()} if name in changes else {}))
-    return found
+    return sorted(found, key=lambda entry: (_place(entry["figure"]), entry["figure"], entry["iteration"]))
 
 
 def _sections(found: Mapping[str, Any]) -> list[Section]:

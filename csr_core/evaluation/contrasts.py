@@ -42,9 +42,9 @@ def relative_gain(
 
     Each figure becomes a score from 0 to 1 of which more is better: a share as it is, CHAIR as 1 - CHAIR, points
     divided by full marks; the scores are averaged with equal weight. The paper's abstract (arXiv 2405.14622) says of
-    its 7.62 % only that it is the improvement over ten benchmarks and tasks; we found no account of how they were brought
-    together, so the rule is ours. The other usual rule, the mean of the relative changes, would let a small figure
-    decide: CHAIR_i from 15 to 6 alone is 60 %.
+    its 7.62 % only that it is the improvement over ten benchmarks and tasks; we found no account of how they were
+    brought together, so the rule is ours. The other usual rule, the mean of the relative changes, would let a small
+    figure decide: CHAIR_i from 15 to 6 alone is 60 %.
 
     The interval is a percentile bootstrap: images are resampled within each benchmark, the same for both models and
     for all figures of a benchmark. A mean of figures is close enough to normal for it (tests/evaluation/test_coverage).

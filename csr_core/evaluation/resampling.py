@@ -125,8 +125,8 @@ def sign_flip(table: Float[np.ndarray, "images 4"], permutations: int = 9999, se
     on one picture stay together. Where each image has one yes/no question, the share of swaps has a closed form, and
     this is the exact McNemar test; with several questions an image it is McNemar's test's counterpart for clusters.
     Up to EXACT differing images all swaps are counted; otherwise `permutations` are drawn, and p is at least
-    1 / (1 + permutations) (Phipson and Smyth 2010). Drawn here, not by `scipy.stats.permutation_test`, which takes no statistic of several
-    columns without gathering them for each swap.
+    1 / (1 + permutations) (Phipson and Smyth 2010). Not `scipy.stats.permutation_test`: it has no statistic of several
+    columns that does not gather them anew for each swap.
     """
     from scipy.stats import binomtest
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,10 @@ def summarise(runs: Sequence[Items], bases: Sequence[Items] | None = None) -> di
                 sides = zip(own, [base.get(split, []) for base in bases], strict=True)
                 tables = [paired_table(items, base, name, images) for items, base in sides]
             if all(np.any(table[:, 1::2]) for table in tables):
-                found.setdefault(split, {})[name] = over_seeds(tables)
+                one = over_seeds(tables)
+                if bases is None and all(np.all((t[:, 0] >= 0) & (t[:, 0] <= t[:, 1])) for t in tables):
+                    one = replace(one, low=max(one.low, 0.0), high=min(one.high, 1.0))  # a share
+                found.setdefault(split, {})[name] = one
     return found
 
 

@@ -81,6 +81,7 @@ def interval(items: Sequence[Item], name: str, resamples: int = 2000, seed: int 
         return Interval(0.0, 0.0, 0.0, 0)
     found = estimate(table, resamples, seed)
     low, high = bounds(found)
+    low, high = min(low, found.value), max(high, found.value)
     if np.all((table[:, 0] >= 0) & (table[:, 0] <= table[:, 1])):
         low, high = max(low, 0.0), min(high, 1.0)
         if found.error == 0 and len(table) > 1 and table[:, 1].sum() > 0:

@@ -61,8 +61,12 @@ def test_intervals_hold_the_truth(name: str) -> None:
 # An exact test of few yes/no questions rejects in steps, and less often than allowed: there only the upper end is held.
 @pytest.mark.parametrize(
     ("name", "images", "least"),
-    [("one question a picture", IMAGES, 0.0), ("one question a picture", 5 * IMAGES, 0.03)]
-    + [("six questions a picture", IMAGES, 0.03), ("CHAIR_i", IMAGES, 0.03)],
+    [
+        ("one question a picture", IMAGES, 0.0),
+        ("one question a picture", 5 * IMAGES, 0.03),
+        ("six questions a picture", IMAGES, 0.03),
+        ("CHAIR_i", IMAGES, 0.03),
+    ],
 )
 def test_differences_hold_the_truth_and_the_test_keeps_its_level(name: str, images: int, least: float) -> None:
     rng = np.random.default_rng(8)
