@@ -55,7 +55,11 @@ def results(
     if not chosen:
         found["notes"].append("No relative gain: there is no share from which something is claimed in all models.")
     for k in range(1, len(counted) if chosen else 0):
-        gain = relative_gain(counted[k], counted[0], chosen, resamples)
+        try:
+            gain = relative_gain(counted[k], counted[0], chosen, resamples)
+        except InputError as error:
+            found["notes"].append(f"No relative gain of iteration {k}: {error}.")
+            continue
         found["gain"].append({"iteration": k, **gain.as_dict(), "figures": [f"{s}/{name}" for s, name in chosen]})
     for usual, shifted in twins.items():
         if missing := [name for name in (usual, shifted) if name not in counted[0]]:
@@ -115,7 +119,8 @@ def cell(entry: Mapping[str, Any] | None, factor: float, decimals: int, key: str
     """`22.8 [21.5, 24.2]`; `-` where there is no value."""
     if entry is None or entry.get(key) is None:
         return "-"
-    value, low, high = (f"{factor * entry[part]:{sign}.{decimals}f}" for part in (key, "low", "high"))
+    numbers = (round(factor * entry[part], decimals) + 0.0 for part in (key, "low", "high"))  # no -0.0
+    value, low, high = (f"{number:{sign}.{decimals}f}" for number in numbers)
     return f"{value} [{low}, {high}]"
 
 

@@ -18,7 +18,7 @@ from csr_core.evaluation.statistics import Item, compare, measure
 from csr_core.layout import Layout
 from csr_core.params import preset_values, render_params
 from csr_core.records import read_json, write_json
-from csr_core.tables import escape, render, results, seeds_markdown
+from csr_core.tables import cell, escape, render, results, seeds_markdown
 from tests.e2e.conftest import csr
 
 
@@ -104,6 +104,12 @@ def test_what_has_a_meaning_in_latex_is_escaped() -> None:
     )
     assert escape("-1.2 [-2.0, +0.1]") == "$-$1.2 {[}$-$2.0, +0.1{]}"
     assert escape("< 0.001") == "$<$ 0.001"
+
+
+def test_a_cell_has_no_negative_zero_and_no_interval_without_a_value() -> None:
+    entry = {"difference": -0.0001, "low": -0.012, "high": 0.011}
+    assert cell(entry, 100, 1, "difference", "+") == "+0.0 [-1.2, +1.1]"
+    assert cell({"value": None, "low": None, "high": None}, 100, 1) == cell(None, 100, 1) == "-"
 
 
 def test_older_runs_give_what_they_have(layout: Layout) -> None:

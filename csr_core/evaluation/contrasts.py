@@ -50,11 +50,13 @@ def relative_gain(
     for all figures of a benchmark. A mean of figures is close enough to normal for it (tests/evaluation/test_coverage).
 
     Raises:
-        InputError: no figures, one that a model lacks, or one whose full marks are not known.
+        InputError: no figures, one that a model lacks or whose full marks are not known, or a base that scores 0.
     """
     if not figures:
         raise InputError("no figure is left for the relative gain: name some that both models have, as SPLIT/FIGURE")
     ours, theirs = (_mean_score(one, other, figures, resamples, seed) for one, other in ((model, base), (base, model)))
+    if not theirs[0] or not np.all(theirs[1]):
+        raise InputError("the base's mean score is 0, or nearly: nothing can be said relative to it")
     value, values = ours[0] / theirs[0] - 1, ours[1] / theirs[1] - 1
     low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Contrast(float(value), float(low), float(high))

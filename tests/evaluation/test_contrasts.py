@@ -39,8 +39,10 @@ def test_what_only_describes_and_what_has_no_full_marks_does_not_count() -> None
     assert gain_figures(model, leave_out=["shifted"]) == [("test", "recall")]
     with pytest.raises(InputError, match="full marks"):
         relative_gain(model, model, [("test", "points")])
-    with pytest.raises(InputError, match="nothing"):
+    with pytest.raises(InputError, match="test/nothing"):
         relative_gain(model, model, [("test", "nothing")])
+    with pytest.raises(InputError, match="score is 0"):
+        relative_gain({"a": items(50)}, {"a": items(0)}, [("a", "accuracy")])
 
 
 def test_the_gap_to_a_shifted_twin_and_its_change() -> None:
