@@ -165,6 +165,13 @@ class EvaluateSettings(_Section):
     bootstrap: int = Field(2000, ge=100)
     held_out_model: str | None = None
     best_by: str = "chair_i"
+    twins: dict[str, str] = Field(default_factory=lambda: {"test": "shifted"})
+
+    @model_validator(mode="after")
+    def _twins_differ(self) -> EvaluateSettings:
+        if same := [name for name, twin in self.twins.items() if name == twin]:
+            raise ValueError(f"twins names {same} as the shifted twin of itself: expected two different splits")
+        return self
 
 
 class RunSettings(_Section):

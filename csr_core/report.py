@@ -65,12 +65,14 @@ def conclusion(runs: list[dict[str, Any]]) -> str:
         return ""
     first, last = runs[0][split], runs[-1][split]
     before, after = first["chair_i"], last["chair_i"]
+    if not _complete(before) or not _complete(after) or last.get("recall", {}).get("value") is None:
+        return ""
     moved = "fell" if after["value"] < before["value"] else "rose"
     apart = after["high"] < before["low"] or after["low"] > before["high"]
     text = (
         f"Hallucinated objects {moved} from {_percent(before)} to {_percent(after)} of those named"
         f"{'' if apart else ' (the intervals overlap)'}; "
-        f"recall {100 * first['recall']['value']:.1f} % -> {100 * last['recall']['value']:.1f} %"
+        f"recall {figure(first['recall'], 'recall').split()[0]} % -> {figure(last['recall'], 'recall').split()[0]} %"
     )
     control = last.get("chair_i_control")
     if control and control["value"] is not None:
@@ -104,9 +106,10 @@ def plot_metrics(runs: dict[str, list[dict[str, Any]]], split: str | None = None
     figure, panels = plt.subplots(1, len(CURVES), figsize=(12, 3.6), constrained_layout=True)
     for panel, name in zip(panels, CURVES, strict=True):
         for label, metrics in runs.items():
-            values = [m[split or next(iter(m))].get(name) for m in metrics]
-            if any(value is None for value in values):
+            found = [m[split or next(iter(m))].get(name) for m in metrics]
+            if any(value is None or value["value"] is None for value in found):
                 continue
+            values = [_drawable(value) for value in found]
             steps, factor = range(len(values)), COLUMNS[name][1]
             middle = [factor * value["value"] for value in values]
             below = [factor * (value["value"] - value["low"]) for value in values]
@@ -124,11 +127,22 @@ def plot_metrics(runs: dict[str, list[dict[str, Any]]], split: str | None = None
     return buffer.getvalue()
 
 
+def _drawable(interval: dict[str, Any]) -> dict[str, float]:
+    """Bounds that hold the value: of a tiny split they may be missing, or lie beside it."""
+    value = interval["value"]
+    ends = [value, *(interval[end] for end in ("low", "high") if interval[end] is not None)]
+    return {"value": value, "low": min(ends), "high": max(ends)}
+
+
+def _complete(interval: dict[str, Any]) -> bool:
+    return all(interval[key] is not None for key in ("value", "low", "high"))
+
+
 def figure(interval: dict[str, Any], name: str) -> str:
     """A figure of COLUMNS with its interval, as in `22.8 [21.5, 24.2]`."""
     _, factor, decimals = COLUMNS[name]
-    if interval["value"] is None:
-        return "-"
+    if not _complete(interval):
+        return "-" if interval["value"] is None else f"{factor * interval['value']:.{decimals}f}"
     value, low, high = (f"{factor * interval[key]:.{decimals}f}" for key in ("value", "low", "high"))
     return f"{value} [{low}, {high}]"
 

@@ -13,6 +13,7 @@ import typer
 from flows.cli_exchange import export_app, import_app
 from flows.cli_models import chat, export_model, push
 from flows.cli_presets import presets
+from flows.cli_table import seeds, table
 
 app = typer.Typer(
     help="Calibrated Self-Rewarding for vision-language models: fewer hallucinations, without labels or a teacher.",
@@ -219,6 +220,8 @@ def miniature_sample(
 
 app.command()(chat)
 app.command()(push)
+app.command()(table)
+app.command()(seeds)
 
 
 @contextmanager

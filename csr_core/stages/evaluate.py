@@ -12,7 +12,8 @@ from typing import Any
 
 from csr_core.config import Settings
 from csr_core.errors import InputError
-from csr_core.evaluation.report import Rows, split_metrics
+from csr_core.evaluation.counts import write_counts
+from csr_core.evaluation.report import Rows, correct, split_metrics
 from csr_core.evaluation.sources import read_rows
 from csr_core.evaluation.splits import Split, read_split
 from csr_core.evaluation.watching import add_relevance
@@ -39,7 +40,8 @@ def evaluate(
 
     Writes, for each split, `answers/{split}_captions.jsonl` and `answers/{split}_questions.jsonl`; the figures to
     `metrics` as {split: {name: {value, low, high, n}}}, where figures also have `vs_previous` and `vs_base` (paired
-    differences) where `previous` and `base`, answers folders of other models, are given; and `answers/summary.json`.
+    differences with p) where `previous` and `base`, answers folders of other models, are given; what each answer
+    counted, for comparisons of any kind, to `answers/counts.parquet`; and `answers/summary.json`.
     `parts` holds the shards' answers; those that are there already are kept.
 
     Raises:
@@ -51,6 +53,7 @@ def evaluate(
     make_shards(settings, splits, adapter, parts, missing_parts(parts, len(cut), FILES))
     figures: dict[str, Any] = {}
     summary: dict[str, Any] = {"splits": {}, "left_out": []}
+    counted = {}
     for split in found:
         done = [read_json(part(parts, number, ".json")) for number, (of, _) in enumerate(cut) if of is split]
         left_out = [*split.left_out, *(item for one in done for item in one["left_out"])]
@@ -70,7 +73,10 @@ def evaluate(
             split, *rows, others, settings.evaluate.bootstrap
         )
         left_out += summary["splits"][split.name].pop("left_out")
+        counted[split.name] = summary["splits"][split.name].pop("items")
         summary["left_out"] += [{"split": split.name, **item} for item in left_out]
+    correct(figures)
+    write_counts(answers, counted)
     write_json(metrics, figures)
     write_json(answers / "summary.json", summary)
     return summary

@@ -19,7 +19,7 @@ from csr_core.stages.shards import Shards
 STAGES = ("prepare", "generate", "score", "pair", "finetune", "evaluate")
 
 # Raised when a stage's code changes its results: old outputs are then made again.
-VERSIONS = {"prepare": 2, "generate": 4, "score": 4, "pair": 2, "finetune": 2, "evaluate": 2}
+VERSIONS = {"prepare": 2, "generate": 4, "score": 4, "pair": 2, "finetune": 2, "evaluate": 3}
 
 FOUND = 64  # stands for a batch size that was found from the free memory, once that was too large
 
@@ -28,7 +28,7 @@ WITHOUT_INFLUENCE = {
     "generate": {"batch_size", "shard_size"},
     "reward": {"batch_size", "device"},
     "model": {"device"},
-    "evaluate": {"batch_size", "shard_size", "best_by"},
+    "evaluate": {"batch_size", "shard_size", "best_by", "twins"},
 }
 
 
