@@ -134,6 +134,13 @@ class SplitSettings(_Section):
     count: int | None = Field(None, ge=1)
 
 
+class JudgeSettings(_Section):
+    """An endpoint of OpenAI's chat protocol; its key comes from the environment alone (`csr_core.evaluation.judge`)."""
+
+    url: str = Field(pattern=r"^https?://[^@\s]+$")  # no user and password in it
+    model: str
+
+
 class EvaluateSettings(_Section):
     """What is measured after each iteration."""
 
@@ -143,12 +150,27 @@ class EvaluateSettings(_Section):
             "shifted": SplitSettings(folder="miniature:shifted", count=500),
         }
     )
+    benchmarks: dict[str, str] = Field(default_factory=dict)  # name -> folder
+    judge: JudgeSettings | None = None
     max_new_tokens: int = Field(128, ge=1)
     batch_size: int | None = Field(None, ge=1)
     shard_size: int = Field(500, ge=1)
     bootstrap: int = Field(2000, ge=100)
     held_out_model: str | None = None
     best_by: str = "chair_i"
+
+    @model_validator(mode="after")
+    def _known_benchmarks(self) -> EvaluateSettings:
+        if self.benchmarks:
+            from csr_core.evaluation.benchmarks import BENCHMARKS  # takes a moment, and most runs have none
+
+            if unknown := sorted(set(self.benchmarks) - set(BENCHMARKS)):
+                raise ValueError(f"benchmarks has {unknown}: expected names among {', '.join(BENCHMARKS)}")
+            if both := sorted(set(self.benchmarks) & set(self.splits)):
+                raise ValueError(
+                    f"{both} names a split and a benchmark, whose figures need two names: rename the split"
+                )
+        return self
 
 
 class RunSettings(_Section):
