@@ -23,6 +23,14 @@ COLUMNS: dict[str, tuple[str, float, int]] = {
     "pope_accuracy": ("POPE acc %", 100, 1),
     "pope_f1": ("POPE F1 %", 100, 1),
     "pope_yes_ratio": ("yes %", 100, 1),
+    # of benchmarks
+    "accuracy": ("accuracy %", 100, 1),
+    "perception": ("perception of 2000", 1, 0),
+    "cognition": ("cognition of 800", 1, 0),
+    "relative_score": ("score relative to GPT-4 %", 100, 1),
+    "score": ("score %", 100, 1),
+    "unjudged": ("unjudged %", 100, 1),
+    "unparsed": ("unparsed %", 100, 1),
 }
 CURVES = ("chair_i", "recall", "pope_accuracy")
 

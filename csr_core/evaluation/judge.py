@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,9 +70,10 @@ def judge(
     if todo:
         kept.parent.mkdir(parents=True, exist_ok=True)
         with kept.open("a", encoding="utf-8") as file:
+            file.write("\n")  # a killed run may have left half a line
             for key, made in _ask_all(settings, todo, read, failed, name, wait):
                 known[ids[key]] = made
-                file.write(json.dumps({"id": ids[key], **made}, ensure_ascii=False) + "\n")
+                file.write(json.dumps({"id": ids[key], **made}) + "\n")
                 file.flush()
     if failed:
         key, reason = next(iter(failed.items()))
@@ -93,7 +94,7 @@ def _load(kept: Path) -> dict[str, dict[str, Any]]:
                 row = json.loads(line)
                 known[row.pop("id")] = row
             except (ValueError, KeyError, AttributeError):
-                continue  # the last line of a killed run
+                continue  # an empty line, or half of one
     return known
 
 
@@ -104,7 +105,7 @@ def _ask_all(
     failed: dict[str, str],
     name: str,
     wait: float,
-) -> Any:
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields (key, judgement) as they come; the others are put into `failed` with the reason."""
     import httpx
 

@@ -2,8 +2,8 @@
 
 A subtask's score is 100 * (accuracy over questions + accuracy+ over pictures), where a picture counts for accuracy+
 when both its answers are right; perception is the sum over ten subtasks (at most 2000), cognition over four (at most
-800). The metric is that of the official `eval_tool/calculation.py`; LLaVA asks without the "Please answer yes or no." of
-the files.
+800). The metric is that of the official `eval_tool/calculation.py`; LLaVA asks without the files' "Please answer yes or
+no.".
 """
 
 from __future__ import annotations

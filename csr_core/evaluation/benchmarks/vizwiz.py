@@ -29,7 +29,7 @@ UNANSWERABLE = "When the provided information is insufficient, respond with 'Una
 TITLE = "VizWiz-VQA: val"
 SOURCE = "https://vizwiz.org/tasks-and-datasets/vqa/"
 FILES = {
-    "val.json": "Annotations.zip, from there (also as annotations/val.json)",
+    "val.json": "of Annotations.zip, from there",
     "val": "the pictures of val.zip there",
 }
 
@@ -49,13 +49,16 @@ _SHORT_FORMS = (
     "you'll you're you've"
 )
 _APOSTROPHES = {
-    form[:place] + form[place + 1 :]: form for form in _SHORT_FORMS.split() for place, sign in enumerate(form) if sign == "'"
+    form[:place] + form[place + 1 :]: form
+    for form in _SHORT_FORMS.split()
+    for place, sign in enumerate(form)
+    if sign == "'"
 }
 
 
 def read(folder: Path) -> Reading:
     """`val.json` (a list of {image, question, answers: [{answer}], answer_type}) and the pictures in `val/`."""
-    file = file_of(folder, "val.json", "annotations/val.json", "Annotations/val.json")
+    file = file_of(folder, "val.json")
     data = json.loads(file.read_text("utf-8"))
     if not isinstance(data, list):
         raise InputError(f"{file}: expected a list of questions, got {type(data).__name__}")
