@@ -58,7 +58,8 @@ def metrics_table(layout: Layout, iterations: int | None = None) -> str:
     for split in runs[0]:
         rows = [["", *(COLUMNS[name][0] for name in COLUMNS if name in runs[0][split])]]
         for k, metrics in enumerate(runs):
-            cells = [figure(metrics[split][name], name) for name in COLUMNS if name in metrics[split]]
+            there = [name for name in COLUMNS if name in runs[0][split]]
+            cells = [figure(metrics[split][name], name) if name in metrics[split] else "-" for name in there]
             rows.append(["base" if k == 0 else f"iteration {k}", *cells])
         parts.append(f"{split} ({_pictures(runs[0][split])} pictures; 95 % intervals over pictures)\n{_align(rows)}")
     if sentence := conclusion(runs):

@@ -145,7 +145,8 @@ def record_metrics(track: Track, child: Child) -> None:
     path = track.run.layout.metrics(k)
     measured = track.measured[k] = read_json(path)
     settings = track.settings
-    name, split = model_name(settings.tracking.experiment), next(iter(settings.evaluate.splits))
+    name = model_name(settings.tracking.experiment)
+    split = next(iter({**settings.evaluate.splits, **settings.evaluate.benchmarks}))
     # Asked first: a figure that there is none of is told once the base is measured, before anything is trained.
     best = best_iteration(track.measured, split, settings.evaluate.best_by, track.passes)
     if k == 0:

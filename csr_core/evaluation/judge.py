@@ -80,8 +80,9 @@ def judge(
         log.warning("%s: %d of %d judgements are missing (%s: %s)", name, len(failed), len(requests), key, reason)
     rows = []
     for key in requests:
-        if (made := known.get(ids[key])) and (value := read(made["content"])) is not None:
-            fields = {field: made[field] for field in ("model", "answered_by", "prompt_version", "content")}
+        held = known.get(ids[key])
+        if held is not None and (value := read(held["content"])) is not None:
+            fields = {field: held[field] for field in ("model", "answered_by", "prompt_version", "content")}
             rows.append({"key": key, **fields, "value": value})
     return rows
 

@@ -24,11 +24,11 @@ VERSIONS = {"prepare": 1, "generate": 4, "score": 4, "pair": 2, "finetune": 2, "
 FOUND = 64  # stands for a batch size that was found from the free memory, once that was too large
 
 # Settings that change how fast a stage runs, never what comes out.
-WITHOUT_INFLUENCE = {
+WITHOUT_INFLUENCE: dict[str, Any] = {
     "generate": {"batch_size", "shard_size"},
     "reward": {"batch_size", "device"},
     "model": {"device"},
-    "evaluate": {"batch_size", "shard_size", "best_by"},
+    "evaluate": {"batch_size": True, "shard_size": True, "best_by": True, "judge": {"url"}},
 }
 
 

@@ -8,7 +8,7 @@ no.".
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def read(folder: Path) -> Reading:
         texts, pictures = (apart, folder / task / "images") if apart.is_dir() else (folder / task, folder / task)
         for file in sorted(texts.glob("*.txt")):
             key = f"{task}/{file.stem}"
-            rows = [line.split("\t") for line in file.read_text("utf-8").splitlines() if line.strip()]
+            rows = [line.split("\t") for line in file.read_text("utf-8", "replace").splitlines() if line.strip()]
             if len(rows) != 2 or any(len(row) != 2 or row[1].strip().lower() not in ("yes", "no") for row in rows):
                 found.drop(key, f"{file}: expected two lines `question<TAB>Yes` or `No`")
                 continue
@@ -65,28 +65,36 @@ def score(questions: Sequence[Question], answers: Mapping[str, str]) -> list[Ite
     """An item a picture whose two questions have answers: `perception`, `cognition`, each subtask's score, its
     `accuracy_` and `accuracy_plus_`, and `unparsed`.
 
-    A sum over subtasks of different size is a ratio once each picture is weighed by one over its subtask's size. It is
-    there only where each of its subtasks is.
+    A sum over subtasks of different size is a ratio once each picture is weighed by one over its subtask's size. That
+    subtasks differ must not widen its interval, as their sizes are fixed: so each picture has the mean of the subtasks'
+    scores and what it is above or below its own subtask's. A sum is there only where each of its subtasks is.
     """
     pairs: dict[str, list[Question]] = defaultdict(list)
     for question in questions:
         if question.key in answers:
             pairs[question.picture].append(question)
     whole = {picture: pair for picture, pair in pairs.items() if len(pair) == 2}
-    sizes = Counter(pair[0].facts["task"] for pair in whole.values())
+    said = {picture: [read_answer(answers[question.key]) for question in pair] for picture, pair in whole.items()}
+    rights = {
+        picture: sum(one == question.facts["answer"] for one, question in zip(said[picture], pair, strict=True))
+        for picture, pair in whole.items()
+    }
+    points: dict[str, dict[str, float]] = defaultdict(dict)
+    for picture, right in rights.items():
+        points[whole[picture][0].facts["task"]][picture] = 100.0 * (right / 2 + (right == 2))
+    means = {task: sum(of.values()) / len(of) for task, of in points.items()}
     items = []
-    for picture, pair in whole.items():
-        task = str(pair[0].facts["task"])
-        said = [read_answer(answers[question.key]) for question in pair]
-        right = sum(answer == question.facts["answer"] for answer, question in zip(said, pair, strict=True))
-        points = 100.0 * (right / 2 + (right == 2))
+    for picture, right in rights.items():
+        task = str(whole[picture][0].facts["task"])
         counts: Counts = {}
         for name, tasks in (("perception", PERCEPTION), ("cognition", COGNITION)):
-            if task in tasks and all(sizes[other] for other in tasks):
-                counts[name] = (len(tasks) * points / sizes[task], 1 / sizes[task])
-        counts[task] = (points, 1.0)
+            if task in tasks and all(other in means for other in tasks):
+                deviation = points[task][picture] - means[task]
+                size, total = len(points[task]), sum(means[other] for other in tasks)
+                counts[name] = ((total + len(tasks) * deviation) / size, 1 / size)
+        counts[task] = (points[task][picture], 1.0)
         counts[f"accuracy_{task}"] = (float(right), 2.0)
         counts[f"accuracy_plus_{task}"] = (float(right == 2), 1.0)
-        counts["unparsed"] = (float(said.count("other")), 2.0)
+        counts["unparsed"] = (float(said[picture].count("other")), 2.0)
         items.append(Item(picture, picture, counts))
     return items

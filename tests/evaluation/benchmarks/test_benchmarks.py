@@ -1,6 +1,7 @@
 """Each benchmark's parser and metric against a small folder in its official format, counted by hand."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -310,3 +311,43 @@ def test_rows_that_lack_something_are_left_out_and_named(tmp_path):
     found = vizwiz.read(folder)
     assert len(found.questions) == 1
     assert "answers" in found.left_out[0]["reason"]
+
+
+SHARED = Path(__file__).resolve().parents[3] / "../shared/data"
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data, which is not part of this repository")
+def test_pope_on_its_own_question_files():
+    """Half of the questions of each file are about what is there: "yes" to all is right half the time."""
+    module = BENCHMARKS["pope"]
+    questions = module.read(SHARED / "pope").questions
+    items = module.score(questions, dict.fromkeys((question.key for question in questions), "Yes"))
+    found = measure(items, 100)
+    assert found["pope_accuracy"].n == len(questions) > 8000
+    for name in ("pope_accuracy_random", "pope_accuracy_popular", "pope_accuracy_adversarial"):
+        assert found[name].value == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data, which is not part of this repository")
+def test_chair_on_published_captions(tmp_path):
+    """Within 0.3 points of the published figures, as `csr evaluate chair` is."""
+    (tmp_path / "instances.json").symlink_to(SHARED / "chair/instances.json")
+    questions = chair.read(tmp_path).questions
+    assert (len(questions), questions[0].max_new_tokens) == (2000, chair.MAX_NEW_TOKENS)
+    lines = (SHARED / "chair/captions-2_llava.jsonl").read_text().splitlines()
+    captions = {str(row["image_id"]): row["caption"] for row in map(json.loads, lines)}
+    found = measure(chair.score(questions, captions), 100)
+    expected = json.loads((SHARED / "chair/expected.json").read_text())["2_llava"]
+    for name, published in (("chair_i", "CHAIRi"), ("chair_s", "CHAIRs"), ("recall", "Recall")):
+        assert found[name].value == pytest.approx(expected[published], abs=0.003)
+
+
+def test_the_interval_of_mme_is_that_of_fixed_subtasks(tmp_path):
+    """Where all pictures of a subtask score the same, nothing varies that the benchmark does not fix: no width, however
+    much subtasks differ."""
+    folder = folders.mme(tmp_path)
+    answers = {
+        q.key: "yes" if q.facts["task"] == "existence" else q.facts["answer"] for q in mme.read(folder).questions
+    }
+    found = measure(mme.score(mme.read(folder).questions, answers), 200)["perception"]
+    assert (found.low, found.value, found.high) == pytest.approx((1850, 1850, 1850))

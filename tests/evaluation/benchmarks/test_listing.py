@@ -10,7 +10,6 @@ from csr_core.errors import InputError, SettingsError
 from csr_core.evaluation.benchmarks import BENCHMARKS
 from csr_core.evaluation.listing import listing, score_answers
 from csr_core.params import settings_from
-from tests.e2e.conftest import csr
 from tests.evaluation.benchmarks import folders
 from tests.evaluation.benchmarks.endpoint import endpoint
 
@@ -60,15 +59,3 @@ def test_a_judge_later_on(tmp_path):
         ("v1_0", "strict", "strict-0613"),
         ("v1_1", "strict", "strict-0613"),
     ]
-
-
-def test_the_command_line(tmp_path):
-    assert "MMBench" in csr(tmp_path, "evaluate", "--list").stdout
-    assert "score" in csr(tmp_path, "evaluate").stdout
-    folders.gqa(tmp_path / "gqa")
-    folders.write(tmp_path / "answers.jsonl", [{"question_id": "201", "text": "yes"}], lines=True)
-    done = csr(tmp_path, "evaluate", "score", "gqa", "--answers", "answers.jsonl", "--folder", "gqa")
-    assert "2 of 3 questions have no answer" in done.stdout
-    assert "100.00" in done.stdout
-    done = csr(tmp_path, "evaluate", "score", "gqa", "--answers", "a", "--folder", "b", "--judge-url", "c", check=False)
-    assert (done.returncode, "--judge-model" in done.stderr) == (2, True)
