@@ -61,7 +61,7 @@ def metrics_table(layout: Layout, iterations: int | None = None) -> str:
             there = [name for name in COLUMNS if name in runs[0][split]]
             cells = [figure(metrics[split][name], name) if name in metrics[split] else "-" for name in there]
             rows.append(["base" if k == 0 else f"iteration {k}", *cells])
-        parts.append(f"{split} ({_pictures(runs[0][split])} pictures; 95 % intervals over pictures)\n{_align(rows)}")
+        parts.append(f"{split} ({_size(runs[0][split])}; 95 % intervals over pictures)\n{_align(rows)}")
     if sentence := conclusion(runs):
         parts.append(sentence)
     return "\n\n".join(parts)
@@ -147,8 +147,11 @@ def _percent(interval: dict[str, Any]) -> str:
     return f"{value} % [{low}, {high}]"
 
 
-def _pictures(metrics: dict[str, Any]) -> int:
-    return int(next(iter(metrics.values()))["n"])
+def _size(metrics: dict[str, Any]) -> str:
+    """How much was measured: pictures of a split; of a benchmark, what its metric counts (questions, pictures, items)."""
+    if "unparsed" in metrics:
+        return f"{metrics['unparsed']['n']:.0f} items"
+    return f"{next(iter(metrics.values()))['n']:.0f} pictures"
 
 
 def _align(rows: list[list[str]]) -> str:
