@@ -148,7 +148,7 @@ def _percent(interval: dict[str, Any]) -> str:
 
 
 def _size(metrics: dict[str, Any]) -> str:
-    """How much was measured: pictures of a split; of a benchmark, what its metric counts (questions, pictures, items)."""
+    """How much was measured: pictures of a split; of a benchmark, what its metric counts."""
     if "unparsed" in metrics:
         return f"{metrics['unparsed']['n']:.0f} items"
     return f"{next(iter(metrics.values()))['n']:.0f} pictures"

@@ -56,12 +56,11 @@ def run_lmms_eval(
     command += ["--tasks", ",".join(tasks), "--batch_size", "1", "--output_path", str(raw.resolve()), *more]
     environment = {name: value for name, value in os.environ.items() if name not in _OURS}
     try:
-        done = subprocess.run(command, env=environment, stdout=None, stderr=subprocess.PIPE, text=True, check=False)
+        status = subprocess.run(command, env=environment, check=False).returncode
     finally:
         shutil.rmtree(out / "model", ignore_errors=True)
-    if done.returncode:
-        last = "\n".join(done.stderr.strip().splitlines()[-10:])
-        raise InputError(f"lmms-eval ended with status {done.returncode}; its last words:\n{last}")
+    if status:
+        raise InputError(f"lmms-eval ended with status {status}: its own words are above")
     found = read_results(raw)
     results = out / "results.json"
     write_json(results, {"tasks": found, "model": model, "iteration": iteration, "asked": list(tasks)})

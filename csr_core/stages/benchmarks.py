@@ -30,6 +30,7 @@ class Benchmark:
     module: ModuleType
     questions: list[Question]
     left_out: list[dict[str, str]]
+    stated: dict[str, Any]
 
 
 def read_benchmark(name: str, folder: Path) -> Benchmark:
@@ -49,7 +50,7 @@ def read_benchmark(name: str, folder: Path) -> Benchmark:
     if not keys or len(set(keys)) < len(keys):
         why = f"the first: {found.left_out[0]['reason']}" if found.left_out else "is a file in there twice?"
         raise InputError(f"evaluate.benchmarks.{name}: {folder} has no questions, or repeats them; {why}")
-    return Benchmark(name, module, found.questions, found.left_out)
+    return Benchmark(name, module, found.questions, found.left_out, found.stated)
 
 
 def missing(name: str, folder: Path) -> dict[str, str]:
@@ -110,6 +111,8 @@ def conclude(
     ]
     write_jsonl(_answers_file(answers, benchmark), rows)
     summary: dict[str, Any] = {"questions": len(benchmark.questions), "answered": len(texts), "left_out": left_out}
+    if benchmark.stated:
+        summary["stated"] = benchmark.stated
     judgements: list[Row] = []
     if benchmark.name in JUDGED:
         judgements = judge_answers(settings, benchmark, texts, (state or answers) / "judgements.jsonl")

@@ -57,6 +57,8 @@ def test_each_of_the_ten_has_answers_and_figures(done):
             assert figure["low"] <= figure["value"] <= figure["high"]
     assert metrics["mme"]["perception"]["high"] <= 2000
     assert summary["left_out"] == []
+    stated = {"ids": True, "prompt": "Describe the image.", "max_new_tokens": 24, "parser": "corrected"}
+    assert summary["benchmarks"]["chair"]["stated"] == {**stated, "reference_captions": False}
 
 
 def test_without_a_judge_the_figure_is_absent_and_this_is_said(done):

@@ -44,14 +44,17 @@ def read(folder: Path) -> Reading:
     if references := sorted(folder.glob("captions*.json")):
         truth = fold_references(truth, read_references(references[0]), object_parser(published))
     names = {image: name for name, image in found.image_of_file.items()}
-    reading = Reading()
+    prompt, cap = str(stated.get("prompt", PROMPT)), int(stated.get("max_new_tokens", MAX_NEW_TOKENS))
+    reading = Reading(
+        stated={"prompt": prompt, "max_new_tokens": cap, "parser": PARSERS[not published], "ids": "ids" in stated}
+    )
+    reading.stated["reference_captions"] = bool(references)
     for image in [image_key(one) for one in stated.get("ids", names)]:
         if image not in names:
             reading.drop(image, f"the instances file has no picture {image}, or no file_name of it")
             continue
         facts = {"image": image, "truth": sorted(truth[image]), "published": published}
         path = find_image(folder / "images", names[image])
-        prompt, cap = str(stated.get("prompt", PROMPT)), int(stated.get("max_new_tokens", MAX_NEW_TOKENS))
         reading.questions.append(Question(str(image), str(image), path, prompt, cap, facts))
     return reading
 

@@ -40,10 +40,11 @@ class Question:
 
 @dataclass
 class Reading:
-    """The questions in a folder, and the rows that could not be used with the reason."""
+    """The questions in a folder, the rows that could not be used with the reason, and choices that figures depend on."""
 
     questions: list[Question] = field(default_factory=list)
     left_out: list[dict[str, str]] = field(default_factory=list)  # prompt_id, reason
+    stated: dict[str, Any] = field(default_factory=dict)
 
     def drop(self, key: Any, reason: str) -> None:
         self.left_out.append({"prompt_id": str(key), "reason": reason})

@@ -13,7 +13,7 @@ import csv
 import hashlib
 import re
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -35,7 +35,7 @@ SOURCE = "https://github.com/open-compass/MMBench"
 FILES = {"*.tsv": "mmbench_dev_20230712.tsv, or MMBench_DEV_EN.tsv, from there; the pictures are inside"}
 
 _ROUND = 1_000_000  # rotations of item i have the indices i + 1000000, i + 2000000, ...
-_NOTHING = ("", "nan", "none")
+_NOTHING = ("", "nan")
 _SIGNS = re.compile(r"[.()\[\],:;!*#{}]")
 
 
@@ -63,12 +63,30 @@ def read(folder: Path) -> Reading:
             continue
         name = f"{file.name}:{hashlib.sha256(content).hexdigest()[:16]}"
         options = _options(row)
-        asked = row["question"] if (row.get("hint") or "").lower() in _NOTHING else f"{row['hint']}\n{row['question']}"
+        asked = (
+            row["question"]
+            if (row.get("hint") or "").lower() in (*_NOTHING, "none")
+            else f"{row['hint']}\n{row['question']}"
+        )
         facts = {"item": item, "answer": row["answer"].strip(), "options": options, "group": row.get("l2-category")}
         picture = shared.setdefault(name, Embedded(name, content))  # kept once for all rotations
         prompt = with_options(asked, list(options.values()))
         found.questions.append(Question(row["index"], name, picture, prompt, LONG_TOKENS, facts))
+    _drop_incomplete(found)
     return found
+
+
+def _drop_incomplete(found: Reading) -> None:
+    """Leave out the items that lack a rotation: they would be easier than the others."""
+    rotations = Counter(question.facts["item"] for question in found.questions)
+    whole = []
+    for question in found.questions:
+        options, there = len(question.facts["options"]), rotations[question.facts["item"]]
+        if there < options:
+            found.drop(question.key, f"{there} of its {options} rotations can be used: is the file made for them?")
+        else:
+            whole.append(question)
+    found.questions = whole
 
 
 def _rows(file: Path) -> Iterator[dict[str, str]]:
@@ -87,7 +105,7 @@ def _options(row: Mapping[str, str | None]) -> dict[str, str]:
     options: dict[str, str] = {}
     for letter in "ABCD":
         text = row.get(letter)
-        if text is None or text.lower() in _NOTHING:
+        if text is None or text.lower() in _NOTHING:  # but "None" can be an option
             break
         options[letter] = text
     return options

@@ -210,6 +210,15 @@ def test_mmbench_leaves_out_bad_rows(tmp_path):
     assert [item["prompt_id"] for item in found.left_out] == ["5", "7"]
 
 
+def test_mmbench_without_rotations_is_refused(tmp_path):
+    """What is asked once only is no circular evaluation, and easier."""
+    file = folders.mmbench(tmp_path) / "mmbench_dev_20230712.tsv"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(line for line in lines if "00000" not in line.split("\t")[0]))
+    with pytest.raises(InputError, match="1 of its 3 rotations"):
+        read_benchmark("mmbench", tmp_path)
+
+
 def test_pope(tmp_path):
     """Six questions, three with yes: "Yes" to all, but "Maybe" (a yes to POPE's rule, unclear) in adversarial/2:
     accuracy 3/6, recall 3/3, unparsed 1/6."""
