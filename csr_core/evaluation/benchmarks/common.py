@@ -40,7 +40,7 @@ class Question:
 
 @dataclass
 class Reading:
-    """The questions in a folder, the rows that could not be used with the reason, and choices that figures depend on."""
+    """The questions in a folder, the rows that could not be used with the reason, and what figures depend on."""
 
     questions: list[Question] = field(default_factory=list)
     left_out: list[dict[str, str]] = field(default_factory=list)  # prompt_id, reason
