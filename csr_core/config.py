@@ -150,6 +150,13 @@ class SplitSettings(_Section):
     count: int | None = Field(None, ge=1)
 
 
+class JudgeSettings(_Section):
+    """An endpoint of OpenAI's chat protocol; its key comes from the environment alone (`csr_core.evaluation.judge`)."""
+
+    url: str = Field(pattern=r"^https?://[^@\s]+$")  # no user and password in it
+    model: str
+
+
 class EvaluateSettings(_Section):
     """What is measured after each iteration."""
 
@@ -159,6 +166,8 @@ class EvaluateSettings(_Section):
             "shifted": SplitSettings(folder="miniature:shifted", count=500),
         }
     )
+    benchmarks: dict[str, str] = Field(default_factory=dict)  # name -> folder
+    judge: JudgeSettings | None = None
     max_new_tokens: int = Field(128, ge=1)
     batch_size: int | None = Field(None, ge=1)
     shard_size: int = Field(500, ge=1)
@@ -171,6 +180,19 @@ class EvaluateSettings(_Section):
     def _twins_differ(self) -> EvaluateSettings:
         if same := [name for name, twin in self.twins.items() if name == twin]:
             raise ValueError(f"twins names {same} as the shifted twin of itself: expected two different splits")
+        return self
+
+    @model_validator(mode="after")
+    def _known_benchmarks(self) -> EvaluateSettings:
+        if self.benchmarks:
+            from csr_core.evaluation.benchmarks import BENCHMARKS  # takes a moment, and most runs have none
+
+            if unknown := sorted(set(self.benchmarks) - set(BENCHMARKS)):
+                raise ValueError(f"benchmarks has {unknown}: expected names among {', '.join(BENCHMARKS)}")
+            if both := sorted(set(self.benchmarks) & set(self.splits)):
+                raise ValueError(
+                    f"{both} names a split and a benchmark, whose figures need two names: rename the split"
+                )
         return self
 
 

@@ -157,6 +157,7 @@ def render(settings: Settings, root: Path = Path()) -> str:
         "prompts": local_paths(settings.data),
         "held out": [
             *(s.folder for s in settings.evaluate.splits.values() if not s.folder.startswith("miniature:")),
+            *settings.evaluate.benchmarks.values(),
             *watching,
         ],
     }

@@ -23,6 +23,14 @@ COLUMNS: dict[str, tuple[str, float, int]] = {
     "pope_accuracy": ("POPE acc %", 100, 1),
     "pope_f1": ("POPE F1 %", 100, 1),
     "pope_yes_ratio": ("yes %", 100, 1),
+    # of benchmarks
+    "accuracy": ("accuracy %", 100, 1),
+    "perception": ("perception of 2000", 1, 0),
+    "cognition": ("cognition of 800", 1, 0),
+    "relative_score": ("score relative to GPT-4 %", 100, 1),
+    "score": ("score %", 100, 1),
+    "unjudged": ("unjudged %", 100, 1),
+    "unparsed": ("unparsed %", 100, 1),
 }
 CURVES = ("chair_i", "recall", "pope_accuracy")
 
@@ -50,9 +58,10 @@ def metrics_table(layout: Layout, iterations: int | None = None) -> str:
     for split in runs[0]:
         rows = [["", *(COLUMNS[name][0] for name in COLUMNS if name in runs[0][split])]]
         for k, metrics in enumerate(runs):
-            cells = [figure(metrics[split][name], name) for name in COLUMNS if name in metrics[split]]
+            there = [name for name in COLUMNS if name in runs[0][split]]
+            cells = [figure(metrics[split][name], name) if name in metrics[split] else "-" for name in there]
             rows.append(["base" if k == 0 else f"iteration {k}", *cells])
-        parts.append(f"{split} ({_pictures(runs[0][split])} pictures; 95 % intervals over pictures)\n{_align(rows)}")
+        parts.append(f"{split} ({_size(runs[0][split])}; 95 % intervals over pictures)\n{_align(rows)}")
     if sentence := conclusion(runs):
         parts.append(sentence)
     return "\n\n".join(parts)
@@ -152,8 +161,11 @@ def _percent(interval: dict[str, Any]) -> str:
     return f"{value} % [{low}, {high}]"
 
 
-def _pictures(metrics: dict[str, Any]) -> int:
-    return int(next(iter(metrics.values()))["n"])
+def _size(metrics: dict[str, Any]) -> str:
+    """How much was measured: pictures of a split; of a benchmark, what its metric counts."""
+    if "unparsed" in metrics:
+        return f"{metrics['unparsed']['n']:.0f} items"
+    return f"{next(iter(metrics.values()))['n']:.0f} pictures"
 
 
 def _align(rows: list[list[str]]) -> str:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from flows.cli_benchmarks import list_benchmarks, lmms_eval, score
 from flows.cli_exchange import export_app, import_app
 from flows.cli_models import chat, export_model, push
 from flows.cli_presets import presets
@@ -21,7 +22,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-evaluate_app = typer.Typer(help="Measure answers that are already written.", no_args_is_help=True)
+evaluate_app = typer.Typer(help="Measure answers that are already written, on benchmarks over local files.")
+evaluate_app.callback(invoke_without_command=True)(list_benchmarks)
+evaluate_app.command()(score)
+evaluate_app.command("lmms-eval")(lmms_eval)
 miniature_app = typer.Typer(help="The tiny world with its tiny models.", no_args_is_help=True)
 app.command()(presets)
 app.add_typer(evaluate_app, name="evaluate")

@@ -145,7 +145,8 @@ def record_metrics(track: Track, child: Child) -> None:
     path = track.run.layout.metrics(k)
     measured = track.measured[k] = read_json(path)
     settings = track.settings
-    name, split = model_name(settings.tracking.experiment), next(iter(settings.evaluate.splits))
+    name = model_name(settings.tracking.experiment)
+    split = next(iter({**settings.evaluate.splits, **settings.evaluate.benchmarks}))
     # Asked first: a figure that there is none of is told once the base is measured, before anything is trained.
     best = best_iteration(track.measured, split, settings.evaluate.best_by, track.passes)
     if k == 0:
@@ -160,7 +161,9 @@ def record_metrics(track: Track, child: Child) -> None:
         client.set_tag(track.run_id, "best_iteration", str(best))
     if k > 0 and sorted(track.measured) == list(range(len(track.measured))):
         so_far = [track.measured[i] for i in range(len(track.measured))]
-        for held_out in measured if child.fresh else ():
+        for held_out in (
+            settings.evaluate.splits if child.fresh else ()
+        ):  # a benchmark has other figures than its curves
             _picture(track, f"metrics_{held_out}.png", partial(figures.metrics_by_iteration, so_far, held_out))
         _summary(track, [{split: figures_of[split]} for figures_of in so_far])
 

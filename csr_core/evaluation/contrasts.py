@@ -17,7 +17,7 @@ from csr_core.evaluation.statistics import Item, image_table, names, paired_tabl
 
 LOWER_IS_BETTER = ("chair_i", "chair_s")
 # What full marks are, of figures that are no shares; the first pattern that fits counts.
-FULL_MARKS = {"mme_perception": 2000.0, "mme_cognition": 800.0}
+FULL_MARKS = {"perception": 2000.0, "cognition": 800.0}  # MME's
 
 Counted = Mapping[str, Sequence[Item]]  # split or benchmark -> items
 Figure = tuple[str, str]  # split or benchmark, name

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from typing import Any
 
+from csr_core.evaluation.benchmarks.mme import SUBTASKS as MME_SUBTASKS
 from csr_core.evaluation.chair import CaptionScore, chair
 from csr_core.evaluation.pope import pope
 from csr_core.evaluation.priors import prior_item, repeats
@@ -23,6 +24,7 @@ Metrics = dict[str, dict[str, Any]]
 DESCRIPTIVE = (
     "words", "repeats", "prior_*", "held_out_relevance", "chair_i_control", "*_unclear", "*_unparsed",
     "pope_precision", "pope_recall", "pope_f1", "pope_yes_ratio", "pope_accuracy_*",
+    "unparsed", "unjudged", "accuracy_*", "score_*", "relative_score_*", "vanilla_accuracy", *MME_SUBTASKS,
 )  # fmt: skip
 
 

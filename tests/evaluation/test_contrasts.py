@@ -29,7 +29,7 @@ def test_the_gain_is_the_ratio_of_mean_scores() -> None:
 
 def test_points_are_divided_by_full_marks() -> None:
     """MME perception 1500 -> 1600 of 2000: 0.8 / 0.75 - 1."""
-    base, model = ({"mme": [Item(0, 0, {"mme_perception": (points, 1.0)})]} for points in (1500.0, 1600.0))
+    base, model = ({"mme": [Item(0, 0, {"perception": (points, 1.0)})]} for points in (1500.0, 1600.0))
     assert relative_gain(model, base, gain_figures(model)).value == pytest.approx(0.8 / 0.75 - 1)
 
 
