@@ -178,7 +178,10 @@ def render(settings: Settings, root: Path = Path()) -> str:
         "reward": reward,
         "growing": reward if settings.generate.keep_by == "reward" else [],
         "prompts": local_paths(settings.data),
-        "held out": [s.folder for s in settings.evaluate.splits.values() if not s.folder.startswith("miniature:")],
+        "held out": [
+            *(s.folder for s in settings.evaluate.splits.values() if not s.folder.startswith("miniature:")),
+            *settings.evaluate.benchmarks.values(),
+        ],
         "watching": [*reward, *(_model(held_out, "clip", root, checkout) if held_out else [])],
     }
     for stage in ("prepare", "generate", "score", "pair", "finetune", "evaluate", "guard"):

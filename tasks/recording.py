@@ -150,7 +150,8 @@ def record_metrics(track: Track, child: Child) -> None:
     path = track.run.layout.metrics(k)
     measured = track.measured[k] = read_json(path)
     settings = track.settings
-    name, split = model_name(settings.tracking.experiment), next(iter(settings.evaluate.splits))
+    name = model_name(settings.tracking.experiment)
+    split = next(iter({**settings.evaluate.splits, **settings.evaluate.benchmarks}))
     best_iteration(track.measured, split, settings.evaluate.best_by, lambda k: True)
     if k == 0:
         track.versions[0] = register(track.store, name, _base(track), child.run_id)
@@ -162,7 +163,9 @@ def record_metrics(track: Track, child: Child) -> None:
     name_best(track)
     if k > 0 and sorted(track.measured) == list(range(len(track.measured))):
         so_far = [track.measured[i] for i in range(len(track.measured))]
-        for held_out in measured if child.fresh else ():
+        for held_out in (
+            settings.evaluate.splits if child.fresh else ()
+        ):  # a benchmark has other figures than its curves
             _picture(track, f"metrics_{held_out}.png", partial(figures.metrics_by_iteration, so_far, held_out))
         _summary(track, [{split: figures_of[split]} for figures_of in so_far])
 
@@ -188,7 +191,8 @@ def record_guards(track: Track, child: Child) -> None:
 def name_best(track: Track) -> None:
     """Let the alias `best` point to the best of the iterations that were judged and not stopped, or to the base."""
     settings, layout = track.settings, track.run.layout
-    name, split = model_name(settings.tracking.experiment), next(iter(settings.evaluate.splits))
+    name = model_name(settings.tracking.experiment)
+    split = next(iter({**settings.evaluate.splits, **settings.evaluate.benchmarks}))
     best = best_iteration(
         track.measured,
         split,

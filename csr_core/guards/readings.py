@@ -165,8 +165,8 @@ def answer_variety(evidence: Evidence, threshold: float) -> Seen:
     kinds = [effective_number(_thinned(pairs, count)) for pairs in (own, base)]
     ratio = kinds[0] / kinds[1]
     sentence = (
-        f"Answers vary as if they had {kinds[0]:.0f} different word pairs, the base's {kinds[1]:.0f}: {ratio:.2f} times "
-        f"(at least {threshold:g})."
+        f"Answers vary as if they had {kinds[0]:.0f} different word pairs, the base's {kinds[1]:.0f}: {ratio:.2f} "
+        f"times (at least {threshold:g})."
     )
     return ratio, ratio < threshold, sentence
 

@@ -34,7 +34,7 @@ def guard(settings: Settings, iteration: int, layout: Layout, out: Path) -> dict
 
 
 def main_split(settings: Settings) -> str:
-    names = list(settings.evaluate.splits)
+    names = list({**settings.evaluate.splits, **settings.evaluate.benchmarks})
     return "test" if "test" in names else names[0]
 
 

@@ -25,11 +25,11 @@ VERSIONS = {"prepare": 2, "generate": 4, "score": 4, "pair": 2, "finetune": 3, "
 FOUND = 64  # stands for a batch size that was found from the free memory, once that was too large
 
 # Settings that change how fast a stage runs, never what comes out.
-WITHOUT_INFLUENCE = {
+WITHOUT_INFLUENCE: dict[str, Any] = {
     "generate": {"batch_size", "shard_size"},
     "reward": {"batch_size", "device"},
     "model": {"device"},
-    "evaluate": {"batch_size", "shard_size", "best_by"},
+    "evaluate": {"batch_size": True, "shard_size": True, "best_by": True, "twins": True, "judge": {"url"}},
 }
 
 
@@ -261,11 +261,13 @@ def _evaluate(k: int, settings: Settings, layout: Layout) -> StageCall:
         from csr_core.stages.evaluate import evaluate
 
         (out / "answers").mkdir(parents=True, exist_ok=True)
-        summary = evaluate(settings, splits, model, out, out / "answers", out / "metrics.json", previous, base)
+        files = (out, out / "answers", out / "metrics.json")
+        summary = evaluate(settings, splits, model, *files, previous, base, layout.state)
         write_json(out / "main.json", compact(read_json(out / "metrics.json"), k))
         return summary
 
     inputs = [*_model_inputs(settings, model), *splits.values(), *(p for p in (previous, base) if p)]
+    inputs += [Path(folder) for folder in settings.evaluate.benchmarks.values()]
     inputs += _watching_inputs(settings)
     outputs = {"answers": layout.answers(k), "metrics.json": layout.metrics(k), "main.json": layout.main_metrics(k)}
     part = {**_sections(settings, "model", "evaluate"), "reward_model": settings.reward.model}

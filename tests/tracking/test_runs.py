@@ -10,7 +10,7 @@ from PIL import Image
 
 from csr_core.digests import Digests
 from tasks.run import Run
-from tests.tracking.world import PAIRS, STEPS
+from tests.tracking.world import PAIRS, STAGES, STEPS
 
 Recorded = tuple[MlflowClient, str, Run]
 
