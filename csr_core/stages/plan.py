@@ -26,7 +26,7 @@ FOUND = 64  # stands for a batch size that was found from the free memory, once 
 # Settings that change how fast a stage runs, never what comes out.
 WITHOUT_INFLUENCE = {
     "generate": {"batch_size", "shard_size"},
-    "reward": {"batch_size", "device"},
+    "reward": {"batch_size", "device", "allow_weak"},
     "model": {"device"},
     "evaluate": {"batch_size", "shard_size", "best_by"},
 }
