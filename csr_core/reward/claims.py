@@ -102,9 +102,7 @@ def _objects(image: str, there: list[str], absent: dict[str, list[str]], words: 
                 yield Claim(image, words.format(one=one(true)), words.format(one=one(false)), kind, (true, false))
 
 
-def _lists(
-    image: str, there: list[str], absent: list[str], words: str, rng: np.random.Generator
-) -> Iterator[Claim]:
+def _lists(image: str, there: list[str], absent: list[str], words: str, rng: np.random.Generator) -> Iterator[Claim]:
     """Longer sentences: two and three things, of which one is absent in the false sentence."""
     for size in (2, 3):
         if len(there) < size or not absent:

@@ -19,6 +19,7 @@ OVERALL, COMPANION = "overall", "kind: companion"
 # are near chance on what stands where (arXiv 2210.01936) and on numbers (arXiv 2302.12066): told, never decisive.
 DECISIVE = ("object", "companion")
 LENGTHS = (6, 9, 12)  # words: where the bins of sentence lengths begin, the first one apart
+LENGTH_BINS = (*(f"{low}-{high - 1} words" for low, high in pairwise((1, *LENGTHS))), f"{LENGTHS[-1]} words and more")
 
 
 @dataclass(frozen=True)
@@ -52,27 +53,25 @@ def trial_items(claims: Sequence[Claim], relevances: Sequence[tuple[float, float
             names = [OVERALL, *names, *(f"object: {name}" for name in claim.objects)]
         score = 1.0 if true > false else 0.5 if true == false else 0.0
         key = (claim.image, claim.kind, claim.true, claim.false)
-        items.append(Item(key, claim.image, {name: (score, 1.0) for name in names}))
+        items.append(Item(key, claim.image, dict.fromkeys(names, (score, 1.0))))
     return items
 
 
 def length_bin(sentence: str) -> str:
-    """Which of the bins of LENGTHS a sentence is in, such as `6-8 words`."""
+    """Which of LENGTH_BINS a sentence is in."""
     words = len(sentence.split())
-    bins = {f"{low}-{high - 1} words": high for low, high in pairwise((1, *LENGTHS))}
-    return next((name for name, high in bins.items() if words < high), f"{LENGTHS[-1]} words and more")
+    return LENGTH_BINS[sum(words >= begin for begin in LENGTHS)]
 
 
 def accuracies(items: Sequence[Item], resamples: int = 2000) -> dict[str, Interval]:
     """Every figure with its interval: overall first, then by kind, by length, and by object, the worst object first."""
     found = measure(items, resamples)
-    parts = [OVERALL, "kind: ", "length: ", "object: "]
-    ranked = sorted(found, key=lambda name: (_part(name, parts), found[name].value if "object" in name else 0, name))
-    return {name: found[name] for name in ranked}
-
-
-def _part(name: str, parts: Sequence[str]) -> int:
-    return next(number for number, part in enumerate(parts) if name.startswith(part))
+    lengths = [f"length: {name}" for name in LENGTH_BINS]
+    firsts = [OVERALL, *sorted(name for name in found if name.startswith("kind: ")), *lengths]
+    objects = sorted(
+        (name for name in found if name.startswith("object: ")), key=lambda name: (found[name].value, name)
+    )
+    return {name: found[name] for name in (*firsts, *objects) if name in found}
 
 
 def objections(figures: Mapping[str, Interval], bar: Bar) -> list[str]:
