@@ -104,7 +104,8 @@ def instances_of(settings: Settings) -> tuple[Path, Path | None] | None:
     prompts = Path(data.prompts)
     folders = [Path(data.images)] if data.images else []
     folders += [prompts if prompts.is_dir() else prompts.parent] if prompts.exists() else []
-    folders += [Path(split.folder) for split in settings.evaluate.splits.values()]
+    splits = [split.folder for split in settings.evaluate.splits.values()]
+    folders += [Path(folder) for folder in splits if not folder.startswith(f"{MINIATURE}:")]
     for folder in folders:
         for file in (folder / "instances.json", folder.parent / "instances.json"):
             if file.is_file():

@@ -61,7 +61,8 @@ def refusal(trial: Trial) -> str:
     """What is said of a model that does not pass."""
     reasons = "\n".join(f"  - {line}" for line in trial.objections)
     return (
-        f"the reward model {trial.model} hardly tells true from false sentences on {trial.data}:\n{reasons}\n"
+        f"the reward model {trial.model} does not tell true from false sentences well enough on {trial.data}:\n"
+        f"{reasons}\n"
         "Trained on such rewards, a model learns to say less or other things, not truer ones. Name another "
         "reward.model (is this one meant for such pictures, are its weights right?), look at all figures with "
         "csr reward check, or go on all the same with --set reward.allow_weak=true"
