@@ -95,6 +95,7 @@ def check(settings: Settings, trial: bool = True) -> Iterator[Finding]:
     from csr_core.memory.report import estimate
     from csr_core.policy.loading import resolve_device
     from csr_core.policy.quantization import refuse_unusable
+    from csr_core.reward.verdict import tried
 
     problems = missing_files(settings)
     yield from (Finding(False, "files", problem) for problem in problems)
@@ -115,7 +116,7 @@ def check(settings: Settings, trial: bool = True) -> Iterator[Finding]:
     loadable = [*_policy(settings, folder, found), *_reward_model(settings)]
     yield from loadable
     if trial and any(finding.ok and finding.what == "reward model" for finding in loadable):
-        yield from _reward_trial(settings)
+        yield Finding(*tried(settings, Layout().state))
     yield from _memory(settings, found)
     if found is not None:
         yield _disk(settings, found, fetched=folder is not None)
@@ -212,27 +213,6 @@ def _reward_model(settings: Settings) -> Iterator[Finding]:
         yield Finding(True, "reward model", f"{', '.join(names)} loads")
     except CsrError as error:
         yield Finding(False, "reward model", str(error))
-
-
-def _reward_trial(settings: Settings) -> Iterator[Finding]:
-    """A short form of `csr reward check`; a model that is refused fails, unless a setting allows it."""
-    from csr_core.reward.trial import OVERALL
-    from csr_core.reward.trial_data import NO_ANNOTATIONS
-    from csr_core.reward.verdict import refusal, short_trial
-
-    try:
-        found = short_trial(settings, Layout().state)
-    except CsrError as error:
-        yield Finding(True, "reward trial", f"not made: {error}")
-        return
-    if found is None:
-        yield Finding(True, "reward trial", f"not made: {NO_ANNOTATIONS}")
-    elif found.passed:
-        share = found.figures[OVERALL]
-        told = f"{100 * share.value:.1f} % ({100 * share.low:.1f} - {100 * share.high:.1f}) of true sentences above"
-        yield Finding(True, "reward trial", f"{told} false ones on {found.data}")
-    else:
-        yield Finding(settings.reward.allow_weak, "reward trial", refusal(found))
 
 
 def _memory(settings: Settings, found: Estimate | None) -> Iterator[Finding]:

@@ -49,7 +49,8 @@ def claims(data: Annotations, style: str, pictures: Sequence[Annotated], seed: i
     What goes together is taken from `data.companions` where there are any, else counted over all of `data`.
     """
     company = None if data.companions else together(data.pictures)
-    words, out = wordings()[style], []
+    words = wordings()[style]
+    out: list[Claim] = []
     for picture in pictures:
         rng = np.random.default_rng([seed, zlib.crc32(picture.file.encode())])
         there = picture.names

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from csr_core.config import Settings
 from csr_core.digests import Digests, digest_value
-from csr_core.errors import SettingsError
+from csr_core.errors import CsrError, SettingsError
 from csr_core.prompts import MINIATURE
 from csr_core.records import read_json, write_json
 from csr_core.reward.claims import wordings
-from csr_core.reward.trial import BARS, Trial
-from csr_core.reward.trial_data import SHORT, find_data, instances_of, try_model
+from csr_core.reward.trial import BARS, OVERALL, Trial
+from csr_core.reward.trial_data import NO_ANNOTATIONS, SHORT, find_data, instances_of, try_model
 
 VERSION = 1  # raised when the trial's code changes what it finds
 FILE = "reward_trial.json"  # in the run's folder of remembered things
@@ -55,6 +55,24 @@ def short_trial(settings: Settings, state: Path) -> Trial | None:
     trial = try_model(settings, data)
     write_json(state / FILE, {"key": _key(settings, state), "trial": trial.as_dict()})
     return trial
+
+
+def tried(settings: Settings, state: Path) -> tuple[bool, str, str]:
+    """A line of `csr check`: whether a run may start, the line's name, and what the short trial found."""
+    name = "reward trial"
+    try:
+        trial = short_trial(settings, state)
+    except CsrError as error:
+        return True, name, f"not made: {error}"
+    if trial is None:
+        return True, name, f"not made: {NO_ANNOTATIONS}"
+    if not trial.passed:
+        return settings.reward.allow_weak, name, refusal(trial)
+    share = trial.figures[OVERALL]
+    told = (
+        f"{100 * share.value:.1f} % ({100 * share.low:.1f} - {100 * share.high:.1f}) of true sentences above false ones"
+    )
+    return True, name, f"{told} on {trial.data}"
 
 
 def refusal(trial: Trial) -> str:
