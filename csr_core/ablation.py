@@ -16,12 +16,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from csr_core.errors import SettingsError
+from csr_core.errors import InputError, SettingsError
+from csr_core.evaluation.seeds import seeds_report
 from csr_core.layout import Layout
 from csr_core.params import load_settings
 from csr_core.progress import Progress
 from csr_core.records import write_json
 from csr_core.report import load_metrics, plot_metrics
+from csr_core.tables import seeds_markdown
 
 _PARTS = {
     "image alone": ["reward.image_weight=1.0"],
@@ -81,6 +83,7 @@ def ablate(
     table = ablation_table(results)
     (out / "table.md").write_text(table, "utf-8")
     (out / "runs.md").write_text(runs_table(results), "utf-8")
+    (out / "seeds.md").write_text(over_seeds_table(out, list(results), seeds), "utf-8")
     (out / "plot.png").write_bytes(plot_metrics({name: mean_metrics(runs) for name, runs in results.items()}, "test"))
     print(table)
 
@@ -124,6 +127,20 @@ def runs_table(results: dict[str, list[list[dict[str, Any]]]], split: str = "tes
                 cells += [_interval(base[metric]), _interval(last[metric]), _interval(change, "difference", "+.1f")]
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def over_seeds_table(out: Path, names: Iterable[str], seeds: int) -> str:
+    """Markdown: the table of `csr seeds` for each configuration: mean, spread, interval over seeds and images."""
+    parts = []
+    for name in names:
+        folders = [folder(out, name, seed) for seed in range(seeds)]
+        try:
+            report = seeds_report([place for place in folders if Layout(place).metrics(0).is_file()])
+        except InputError as error:  # runs of an older version have no counts; the other tables stand without
+            parts.append(f"{name}: {error}\n")
+            continue
+        parts.append(f"## {name}\n\n{seeds_markdown(report)}")
+    return "\n".join(parts)
 
 
 def _interval(entry: dict[str, Any], key: str = "value", form: str = ".1f") -> str:

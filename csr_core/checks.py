@@ -57,6 +57,13 @@ def missing_files(settings: Settings) -> list[str]:
             need(f"evaluate.splits.{name}.folder", split.folder, "give a folder with prompts.jsonl and instances.json")
             if Path(split.folder).is_dir():
                 need(f"evaluate.splits.{name}", str(Path(split.folder) / "prompts.jsonl"), "see docs/data.md")
+    for name, folder in settings.evaluate.benchmarks.items():
+        need(f"evaluate.benchmarks.{name}", folder, "`csr evaluate --list` says what to put there")
+        if Path(folder).is_dir():
+            from csr_core.stages.benchmarks import missing
+
+            for pattern, source in missing(name, Path(folder)).items():
+                need(f"evaluate.benchmarks.{name}", str(Path(folder) / pattern), f"get it: {source}")
     return problems
 
 

@@ -129,6 +129,7 @@ class FinetuneSettings(_Section):
     group_by_length: bool = False
     gradient_checkpointing: bool = False
     carry: Literal["adapter", "merged"] = "adapter"
+    held_out_share: float = Field(0.0, ge=0.0, lt=1.0)
 
     def divides_by(self, processes: int) -> bool:
         """Whether the pairs of an update can be shared out evenly among so many processes."""
@@ -151,6 +152,13 @@ class SplitSettings(_Section):
     count: int | None = Field(None, ge=1)
 
 
+class JudgeSettings(_Section):
+    """An endpoint of OpenAI's chat protocol; its key comes from the environment alone (`csr_core.evaluation.judge`)."""
+
+    url: str = Field(pattern=r"^https?://[^@\s]+$")  # no user and password in it
+    model: str
+
+
 class EvaluateSettings(_Section):
     """What is measured after each iteration."""
 
@@ -160,12 +168,69 @@ class EvaluateSettings(_Section):
             "shifted": SplitSettings(folder="miniature:shifted", count=500),
         }
     )
+    benchmarks: dict[str, str] = Field(default_factory=dict)  # name -> folder
+    judge: JudgeSettings | None = None
     max_new_tokens: int = Field(128, ge=1)
     batch_size: int | None = Field(None, ge=1)
     shard_size: int = Field(500, ge=1)
     bootstrap: int = Field(2000, ge=100)
     held_out_model: str | None = None
     best_by: str = "chair_i"
+    twins: dict[str, str] = Field(default_factory=lambda: {"test": "shifted"})
+
+    @model_validator(mode="after")
+    def _twins_differ(self) -> EvaluateSettings:
+        if same := [name for name, twin in self.twins.items() if name == twin]:
+            raise ValueError(f"twins names {same} as the shifted twin of itself: expected two different splits")
+        return self
+
+    @model_validator(mode="after")
+    def _known_benchmarks(self) -> EvaluateSettings:
+        if self.benchmarks:
+            from csr_core.evaluation.benchmarks import BENCHMARKS  # takes a moment, and most runs have none
+
+            if unknown := sorted(set(self.benchmarks) - set(BENCHMARKS)):
+                raise ValueError(f"benchmarks has {unknown}: expected names among {', '.join(BENCHMARKS)}")
+            if both := sorted(set(self.benchmarks) & set(self.splits)):
+                raise ValueError(
+                    f"{both} names a split and a benchmark, whose figures need two names: rename the split"
+                )
+        return self
+
+
+class GuardSettings(_Section):
+    """What is watched after each iteration: a threshold for each guard (null: off), and what follows when one fires."""
+
+    reward_up_recall_down: float | None = 0.05
+    reward_up_held_out_down: float | None = 0.0
+    shorter: float | None = 0.75
+    longer: float | None = 1.5
+    repetitive: float | None = 0.05
+    truncation: float | None = 0.0
+    disagreement: float | None = 0.2
+    candidate_variety: float | None = 0.7
+    answer_variety: float | None = 0.7
+    perplexity: float | None = 0.7
+    kl: float | None = 0.5
+    both_falling: float | None = 5.0
+    training_gap: float | None = 0.4
+    stop_on: list[str] = Field(
+        default_factory=lambda: [
+            "reward_up_recall_down",
+            "reward_up_held_out_down",
+            "shorter",
+            "repetitive",
+            "truncation",
+        ]
+    )
+    after_stop: Literal["end", "go_back"] = "end"
+
+    @model_validator(mode="after")
+    def _known(self) -> GuardSettings:
+        guards = set(type(self).model_fields) - {"stop_on", "after_stop"}
+        if unknown := sorted(set(self.stop_on) - guards):
+            raise ValueError(f"stop_on names {', '.join(unknown)}: expected guards, {', '.join(sorted(guards))}")
+        return self
 
 
 class RunSettings(_Section):
@@ -199,6 +264,7 @@ class Settings(_Section):
     pair: PairSettings = PairSettings()
     finetune: FinetuneSettings = FinetuneSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+    guards: GuardSettings = GuardSettings()
     run: RunSettings = RunSettings()
     tracking: TrackingSettings = TrackingSettings()
 

@@ -35,10 +35,12 @@ stages:
     deps:
       - data/splits
       - <held out>
+      - <watching>
       - <base>
     params:
       - model
       - evaluate
+      - reward.model
       - <code evaluate>
     outs:
       - data/iter_0/answers: {persist: true}
@@ -65,6 +67,7 @@ stages:
         - data/iter_${item.k}/prompts
         - <growing>
         - ${item.start}
+        - ${item.judged}
       params:
         - seed
         - model
@@ -108,6 +111,7 @@ stages:
         - ${item.asked}
         - data/iter_${item.k}/preferences
         - ${item.start}
+        - ${item.judged}
       params:
         - seed
         - model
@@ -122,18 +126,38 @@ stages:
       deps:
         - data/splits
         - <held out>
+        - <watching>
         - data/iter_0/answers
         - metrics/iter_${item.previous}.json  # stands for the previous answers; for k = 1 those are listed already
         - models/iter_${item.k}
       params:
         - model
         - evaluate
+        - reward.model
         - <code evaluate>
       outs:
         - data/iter_${item.k}/answers: {persist: true}
         - metrics/iter_${item.k}.json: {persist: true}
       metrics:
         - metrics/summary/iter_${item.k}.json: {persist: true}
+  guard:
+    foreach: ${loop}
+    do:
+      cmd: csr stage guard --iteration ${item.k}
+      deps:
+        - metrics/iter_0.json
+        - metrics/iter_${item.k}.json
+        - ${item.scored}
+        - models/iter_${item.k}
+      params:
+        - guards
+        - finetune.beta
+        - generate.width
+        - pair.path_score
+        - <code guard>
+      outs:
+        - metrics/guards/iter_${item.k}.json: {persist: true}
+        - data/iter_${item.k}/verdict.json: {persist: true}
 """
 PLAN = "csr_core/stages/plan.py"
 WEIGHTS = "csr_core/miniature/weights"
@@ -149,7 +173,6 @@ def render(settings: Settings, root: Path = Path()) -> str:
     base = _model(settings.model.path, "llava", root, checkout)
     reward = [path for name in settings.reward.models for path in _model(name, "clip", root, checkout)]
     held_out = settings.evaluate.held_out_model
-    watching = _model(held_out, "clip", root, checkout) if held_out else []
     lines: dict[str, Sequence[str]] = {
         "base": base,
         "reward": reward,
@@ -157,17 +180,20 @@ def render(settings: Settings, root: Path = Path()) -> str:
         "prompts": local_paths(settings.data),
         "held out": [
             *(s.folder for s in settings.evaluate.splits.values() if not s.folder.startswith("miniature:")),
-            *watching,
+            *settings.evaluate.benchmarks.values(),
         ],
+        "watching": [*reward, *(_model(held_out, "clip", root, checkout) if held_out else [])],
     }
-    for stage in ("prepare", "generate", "score", "pair", "finetune", "evaluate"):
+    for stage in ("prepare", "generate", "score", "pair", "finetune", "evaluate", "guard"):
         lines[f"code {stage}"] = [f"{PLAN}: [VERSIONS.{stage}]"] if checkout else []
     if settings.model.adapter:
         base = [settings.model.adapter, *base]
         lines["base"] = base
     loop = {k: _iteration(k, settings, base) for k in range(1, settings.iterations + 1)}
     made = {
-        k: {name: item[name] for name in ("k", "start")} for k, item in loop.items() if k not in settings.pair.imported
+        k: {name: item[name] for name in ("k", "start", "judged")}
+        for k, item in loop.items()
+        if k not in settings.pair.imported
     }
     loops = {
         name: [f"{_yaml(str(k))}: {_yaml(item)}" for k, item in items.items()] or ["{}"]
@@ -186,7 +212,9 @@ def _iteration(k: int, settings: Settings, base: Sequence[str]) -> dict[str, obj
     else:
         asked, first, scored = layout.prompts(k), "prompts.parquet", layout.scores(k)
     start = layout.model(k - 1) if k > 1 else base[0] if base else asked / first  # the last stands for no files here
-    return {"k": k, "start": str(start), "previous": k - 1, "asked": str(asked), "scored": str(scored)}
+    judged = layout.verdict(k - 1) if k > 1 else layout.splits  # nothing is judged before the first iteration
+    paths = {"start": start, "asked": asked, "scored": scored, "judged": judged}
+    return {"k": k, "previous": k - 1, **{name: str(path) for name, path in paths.items()}}
 
 
 def _model(path: str, shipped: str, root: Path, checkout: bool) -> list[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import re
 import warnings
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -11,19 +13,30 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from csr_core.errors import InputError
 
 
-def open_image(path: Path | str, max_pixels: int = 50_000_000) -> Image.Image:
+@dataclass(frozen=True)
+class Embedded:
+    """A picture inside another file. `name` tells it from others, in messages and in caches."""
+
+    name: str
+    content: bytes = field(repr=False, compare=False)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def open_image(path: Path | str | Embedded, max_pixels: int = 50_000_000) -> Image.Image:
     """The picture at `path`, upright, as RGB (transparency on white).
 
     Raises:
         InputError: missing, not a picture, truncated, or more than `max_pixels` (a decompression bomb is refused
             from its header, before its pixels are unpacked).
     """
-    path = Path(path)
+    source = io.BytesIO(path.content) if isinstance(path, Embedded) else Path(path)
     try:
         with warnings.catch_warnings():
             # The limit is checked below on the header; Pillow's own warning at half its limit would only be noise.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as opened:
+            with Image.open(source) as opened:
                 width, height = opened.size
                 if width * height > max_pixels:
                     raise InputError(

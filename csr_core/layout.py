@@ -44,6 +44,14 @@ class Layout:
         """The main figures alone, for DVC's tables."""
         return self.root / "metrics" / "summary" / f"iter_{iteration}.json"
 
+    def guards(self, iteration: int) -> Path:
+        """What the guards saw."""
+        return self.root / "metrics" / "guards" / f"iter_{iteration}.json"
+
+    def verdict(self, iteration: int) -> Path:
+        """Whether a guard stopped the iteration, and nothing else: the same file as long as that is the same."""
+        return self.root / "data" / f"iter_{iteration}" / "verdict.json"
+
     @property
     def splits(self) -> Path:
         return self.root / "data" / "splits"

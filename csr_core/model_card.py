@@ -14,7 +14,7 @@ from csr_core.preference.card import portable, table
 from csr_core.report import COLUMNS, figure
 
 # Of the run, not of what it made.
-LEFT_OUT = ("run.", "tracking.", "evaluate.splits.")
+LEFT_OUT = ("run.", "tracking.", "evaluate.splits.", "evaluate.benchmarks.", "evaluate.judge.url")
 
 TEXT = """\
 ---

@@ -102,10 +102,10 @@ def header(path: Path) -> str:
 
 
 def values_of(settings: Settings) -> dict[str, Any]:
-    """All settings as `render_params` takes them: a value each, but the splits together."""
+    """All settings as `render_params` takes them: a value each, but mappings whose keys are free together."""
     tree = settings.model_dump()
-    splits = tree["evaluate"].pop("splits")
-    return {**flatten(tree), "evaluate.splits": splits}
+    whole = {f"evaluate.{name}": tree["evaluate"].pop(name) for name in ("splits", "twins", "benchmarks", "judge")}
+    return {**flatten(tree), **whole}
 
 
 def render_params(values: Mapping[str, Any]) -> str:
@@ -132,7 +132,7 @@ def with_values(text: str, values: Mapping[str, Any]) -> str:
             continue
         if top := re.match(r"^(\w+):\s*(#.*)?$", line):
             section = f"{top[1]}."
-        match = re.match(r"^(\s*)(\w+): ([^#{]*?)(\s*)(#.*)?$", line)
+        match = re.match(r"^(\s*)(\w+): (\{[^}]*\}|[^#{]*?)(\s*)(#.*)?$", line)
         if match and match[3]:
             key = (section if match[1] else "") + match[2]
             if key in left:

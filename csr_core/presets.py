@@ -23,6 +23,7 @@ PAPER: dict[str, Any] = {
     "pair.same_length_share": 0.0,
     "pair.drop_closest": 0.0,
     "finetune.likelihood_weight": 0.0,
+    "finetune.held_out_share": 0.0,
 }
 
 AUTHORS_CODE: dict[str, Any] = {
@@ -49,6 +50,7 @@ STEADY: dict[str, Any] = {
     "pair.same_length_share": 0.5,
     "pair.drop_closest": 0.2,
     "finetune.likelihood_weight": 1.0,
+    "finetune.held_out_share": 0.05,
 }
 
 PRESETS: dict[str, dict[str, Any]] = {"paper": PAPER, "authors-code": AUTHORS_CODE, "steady": STEADY}

@@ -70,6 +70,17 @@ PROMPTS = pa.schema(
     ]
 )
 
+COUNTS = pa.schema(
+    [
+        ("split", pa.string()),
+        ("key", pa.string()),  # finds the same caption or question among another model's
+        ("image", pa.string()),
+        ("figure", pa.string()),
+        ("numerator", pa.float64()),  # the figure is the sum of numerators by the sum of denominators
+        ("denominator", pa.float64()),
+    ]
+)
+
 
 def pictures_of(prompt: dict[str, Any]) -> list[str]:
     """The paths of all pictures of a row of PROMPTS."""

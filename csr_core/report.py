@@ -23,6 +23,14 @@ COLUMNS: dict[str, tuple[str, float, int]] = {
     "pope_accuracy": ("POPE acc %", 100, 1),
     "pope_f1": ("POPE F1 %", 100, 1),
     "pope_yes_ratio": ("yes %", 100, 1),
+    # of benchmarks
+    "accuracy": ("accuracy %", 100, 1),
+    "perception": ("perception of 2000", 1, 0),
+    "cognition": ("cognition of 800", 1, 0),
+    "relative_score": ("score relative to GPT-4 %", 100, 1),
+    "score": ("score %", 100, 1),
+    "unjudged": ("unjudged %", 100, 1),
+    "unparsed": ("unparsed %", 100, 1),
 }
 CURVES = ("chair_i", "recall", "pope_accuracy")
 
@@ -50,9 +58,10 @@ def metrics_table(layout: Layout, iterations: int | None = None) -> str:
     for split in runs[0]:
         rows = [["", *(COLUMNS[name][0] for name in COLUMNS if name in runs[0][split])]]
         for k, metrics in enumerate(runs):
-            cells = [figure(metrics[split][name], name) for name in COLUMNS if name in metrics[split]]
+            there = [name for name in COLUMNS if name in runs[0][split]]
+            cells = [figure(metrics[split][name], name) if name in metrics[split] else "-" for name in there]
             rows.append(["base" if k == 0 else f"iteration {k}", *cells])
-        parts.append(f"{split} ({_pictures(runs[0][split])} pictures; 95 % intervals over pictures)\n{_align(rows)}")
+        parts.append(f"{split} ({_size(runs[0][split])}; 95 % intervals over pictures)\n{_align(rows)}")
     if sentence := conclusion(runs):
         parts.append(sentence)
     return "\n\n".join(parts)
@@ -65,12 +74,14 @@ def conclusion(runs: list[dict[str, Any]]) -> str:
         return ""
     first, last = runs[0][split], runs[-1][split]
     before, after = first["chair_i"], last["chair_i"]
+    if not _complete(before) or not _complete(after) or last.get("recall", {}).get("value") is None:
+        return ""
     moved = "fell" if after["value"] < before["value"] else "rose"
     apart = after["high"] < before["low"] or after["low"] > before["high"]
     text = (
         f"Hallucinated objects {moved} from {_percent(before)} to {_percent(after)} of those named"
         f"{'' if apart else ' (the intervals overlap)'}; "
-        f"recall {100 * first['recall']['value']:.1f} % -> {100 * last['recall']['value']:.1f} %"
+        f"recall {figure(first['recall'], 'recall').split()[0]} % -> {figure(last['recall'], 'recall').split()[0]} %"
     )
     control = last.get("chair_i_control")
     if control and control["value"] is not None:
@@ -104,9 +115,10 @@ def plot_metrics(runs: dict[str, list[dict[str, Any]]], split: str | None = None
     figure, panels = plt.subplots(1, len(CURVES), figsize=(12, 3.6), constrained_layout=True)
     for panel, name in zip(panels, CURVES, strict=True):
         for label, metrics in runs.items():
-            values = [m[split or next(iter(m))].get(name) for m in metrics]
-            if any(value is None for value in values):
+            found = [m[split or next(iter(m))].get(name) for m in metrics]
+            if any(value is None or value["value"] is None for value in found):
                 continue
+            values = [_drawable(value) for value in found]
             steps, factor = range(len(values)), COLUMNS[name][1]
             middle = [factor * value["value"] for value in values]
             below = [factor * (value["value"] - value["low"]) for value in values]
@@ -124,11 +136,22 @@ def plot_metrics(runs: dict[str, list[dict[str, Any]]], split: str | None = None
     return buffer.getvalue()
 
 
+def _drawable(interval: dict[str, Any]) -> dict[str, float]:
+    """Bounds that hold the value: of a tiny split they may be missing, or lie beside it."""
+    value = interval["value"]
+    ends = [value, *(interval[end] for end in ("low", "high") if interval[end] is not None)]
+    return {"value": value, "low": min(ends), "high": max(ends)}
+
+
+def _complete(interval: dict[str, Any]) -> bool:
+    return all(interval[key] is not None for key in ("value", "low", "high"))
+
+
 def figure(interval: dict[str, Any], name: str) -> str:
     """A figure of COLUMNS with its interval, as in `22.8 [21.5, 24.2]`."""
     _, factor, decimals = COLUMNS[name]
-    if interval["value"] is None:
-        return "-"
+    if not _complete(interval):
+        return "-" if interval["value"] is None else f"{factor * interval['value']:.{decimals}f}"
     value, low, high = (f"{factor * interval[key]:.{decimals}f}" for key in ("value", "low", "high"))
     return f"{value} [{low}, {high}]"
 
@@ -138,8 +161,11 @@ def _percent(interval: dict[str, Any]) -> str:
     return f"{value} % [{low}, {high}]"
 
 
-def _pictures(metrics: dict[str, Any]) -> int:
-    return int(next(iter(metrics.values()))["n"])
+def _size(metrics: dict[str, Any]) -> str:
+    """How much was measured: pictures of a split; of a benchmark, what its metric counts."""
+    if "unparsed" in metrics:
+        return f"{metrics['unparsed']['n']:.0f} items"
+    return f"{next(iter(metrics.values()))['n']:.0f} pictures"
 
 
 def _align(rows: list[list[str]]) -> str:

@@ -10,10 +10,12 @@ from typing import Annotated, Any
 
 import typer
 
+from flows.cli_benchmarks import list_benchmarks, lmms_eval, score
 from flows.cli_exchange import export_app, import_app
 from flows.cli_models import chat, export_model, push
 from flows.cli_presets import presets
 from flows.cli_reward import reward_app
+from flows.cli_table import seeds, table
 
 app = typer.Typer(
     help="Calibrated Self-Rewarding for vision-language models: fewer hallucinations, without labels or a teacher.",
@@ -21,7 +23,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-evaluate_app = typer.Typer(help="Measure answers that are already written.", no_args_is_help=True)
+evaluate_app = typer.Typer(help="Measure answers that are already written, on benchmarks over local files.")
+evaluate_app.callback(invoke_without_command=True)(list_benchmarks)
+evaluate_app.command()(score)
+evaluate_app.command("lmms-eval")(lmms_eval)
 miniature_app = typer.Typer(help="The tiny world with its tiny models.", no_args_is_help=True)
 app.command()(presets)
 app.add_typer(evaluate_app, name="evaluate")
@@ -223,6 +228,8 @@ def miniature_sample(
 
 app.command()(chat)
 app.command()(push)
+app.command()(table)
+app.command()(seeds)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from flows.weak_reward import refuse_weak_reward
 from tasks.evaluate import evaluate
 from tasks.finetune import finetune
 from tasks.generate import generate
+from tasks.guard import ends_here, guard
 from tasks.pair import pair
 from tasks.prepare import prepare
 from tasks.publish import publish
@@ -38,7 +39,7 @@ def _run_name() -> str:
 def csr(
     iterations: Count = None, params: str = "params.yaml", overrides: list[str] | None = None, root: str = "."
 ) -> None:
-    """Calibrated Self-Rewarding: iterations of generate, score, pair, fine-tune and evaluate.
+    """Calibrated Self-Rewarding: iterations of generate, score, pair, fine-tune, evaluate and guard.
 
     Args:
         iterations: How many; empty takes the number in the settings file.
@@ -61,4 +62,7 @@ def csr(
             pair(k, run)
             finetune(k, run)
             evaluate(k, run)
+            guard(k, run)
             publish(k, run)
+            if ends_here(k, run):
+                break

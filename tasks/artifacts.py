@@ -107,7 +107,7 @@ def show_metrics(iteration: int, layout: Layout, key: str = "csr-metrics") -> No
         lines += ["", f"**{split}**, 95 % intervals over pictures", ""]
         lines += ["| | " + " | ".join(COLUMNS[name][0] for name in names) + " |", "|---" * (len(names) + 1) + "|"]
         for k, metrics in enumerate(runs):
-            cells = " | ".join(figure(metrics[split][name], name) for name in names)
+            cells = " | ".join(figure(metrics[split][name], name) if name in metrics[split] else "-" for name in names)
             lines.append(f"| {'base' if k == 0 else f'iteration {k}'} | {cells} |")
     show_table("\n".join(lines), key, f"Benchmark figures up to iteration {iteration}")
 

@@ -17,6 +17,7 @@ from csr_core.digests import digest_value
 from csr_core.params import flatten
 from csr_core.records import PREFERENCES, read_json, read_table
 from csr_core.report import conclusion
+from csr_core.stages.guard import stopped
 from csr_core.stages.models import policy_files
 from tasks import figures
 from tasks.registry import Checkpoint, best_iteration, model_name, register
@@ -140,14 +141,18 @@ def _bytes(folder: Path) -> int:
 
 
 def record_metrics(track: Track, child: Child) -> None:
-    """The benchmarks of a model by iteration, with their intervals and curves; the base's version, and the best's."""
+    """The benchmarks of a model by iteration, with their intervals and curves; the base's version.
+
+    Raises:
+        SettingsError: `evaluate.best_by` names a figure that was not measured: told once the base is, before training.
+    """
     k, client = child.iteration, track.store.client
     path = track.run.layout.metrics(k)
     measured = track.measured[k] = read_json(path)
     settings = track.settings
-    name, split = model_name(settings.tracking.experiment), next(iter(settings.evaluate.splits))
-    # Asked first: a figure that there is none of is told once the base is measured, before anything is trained.
-    best = best_iteration(track.measured, split, settings.evaluate.best_by, track.passes)
+    name = model_name(settings.tracking.experiment)
+    split = next(iter({**settings.evaluate.splits, **settings.evaluate.benchmarks}))
+    best_iteration(track.measured, split, settings.evaluate.best_by, lambda k: True)
     if k == 0:
         track.versions[0] = register(track.store, name, _base(track), child.run_id)
         client.set_registered_model_alias(name, "base", track.versions[0].number)
@@ -155,14 +160,48 @@ def record_metrics(track: Track, child: Child) -> None:
     values = dict(_flat(measured))
     _by_iteration(track, k, values, version.model_id if version else None)
     client.log_artifact(track.run_id, str(path), "metrics")
-    if best in track.versions:
-        client.set_registered_model_alias(name, "best", track.versions[best].number)
-        client.set_tag(track.run_id, "best_iteration", str(best))
+    name_best(track)
     if k > 0 and sorted(track.measured) == list(range(len(track.measured))):
         so_far = [track.measured[i] for i in range(len(track.measured))]
-        for held_out in measured if child.fresh else ():
+        for held_out in (
+            settings.evaluate.splits if child.fresh else ()
+        ):  # a benchmark has other figures than its curves
             _picture(track, f"metrics_{held_out}.png", partial(figures.metrics_by_iteration, so_far, held_out))
         _summary(track, [{split: figures_of[split]} for figures_of in so_far])
+
+
+def record_guards(track: Track, child: Child) -> None:
+    """What the guards saw, as numbers by iteration and as tags; an iteration that they stopped is marked.
+
+    The best iteration is named now: one that is not judged, or was stopped, never is.
+    """
+    k, client, layout = child.iteration, track.store.client, track.run.layout
+    found = read_json(layout.guards(k))
+    _by_iteration(track, k, {f"guards/{one['guard']}": one["value"] for one in found if one["value"] is not None})
+    fired = [one["guard"] for one in found if one["fired"]]
+    for run_id in (track.iteration_run(k), child.run_id):
+        client.set_tag(run_id, "guards_fired", ", ".join(fired) or "none")
+        client.set_tag(run_id, "stopped", str(stopped(k, layout)).lower())
+        text = "\n\n".join(f"{'**' + one['guard'] + '**: ' if one['fired'] else ''}{one['sentence']}" for one in found)
+        client.set_tag(run_id, "mlflow.note.content", text)
+    client.log_artifact(track.run_id, str(layout.guards(k)), "guards")
+    name_best(track)
+
+
+def name_best(track: Track) -> None:
+    """Let the alias `best` point to the best of the iterations that were judged and not stopped, or to the base."""
+    settings, layout = track.settings, track.run.layout
+    name = model_name(settings.tracking.experiment)
+    split = next(iter({**settings.evaluate.splits, **settings.evaluate.benchmarks}))
+    best = best_iteration(
+        track.measured,
+        split,
+        settings.evaluate.best_by,
+        lambda k: layout.verdict(k).is_file() and not stopped(k, layout),
+    )
+    if best in track.versions:
+        track.store.client.set_registered_model_alias(name, "best", track.versions[best].number)
+        track.store.client.set_tag(track.run_id, "best_iteration", str(best))
 
 
 def _flat(measured: dict[str, Any]) -> Iterator[tuple[str, float]]:

@@ -85,12 +85,10 @@ def _make(store: Store, name: str, checkpoint: Checkpoint, run_id: str) -> Versi
     return Version(str(made.version), logged.model_id, new=True)
 
 
-def best_iteration(
-    figures: Mapping[int, Figures], split: str, name: str, passes: Callable[[Figures], bool]
-) -> int | None:
+def best_iteration(figures: Mapping[int, Figures], split: str, name: str, passes: Callable[[int], bool]) -> int | None:
     """The iteration with the best `name` on `split`, the earlier of equals; None where it was never measured.
 
-    `figures` are the metrics by iteration; `passes` tells from an iteration's metrics whether it may be the best. The
+    `figures` are the metrics by iteration; `passes` tells of an iteration whether it may be the best. The
     base, 0, takes part and always passes: where every iteration made it worse, it is the best.
 
     Raises:
@@ -103,6 +101,6 @@ def best_iteration(
                 f"expected one of {', '.join(sorted(measured[split]))}"
             )
     sign = 1 if name.startswith(LOWER_IS_BETTER) else -1
-    values = {k: measured[split][name]["value"] for k, measured in figures.items() if k == 0 or passes(measured)}
+    values = {k: measured[split][name]["value"] for k, measured in figures.items() if k == 0 or passes(k)}
     order = sorted((sign * value, k) for k, value in values.items() if value is not None)
     return order[0][1] if order else None

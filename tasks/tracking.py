@@ -9,33 +9,39 @@ from __future__ import annotations
 import json
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.recording import all_settings, main_settings, record_metrics, record_preferences, record_training
-from tasks.registry import Figures, Version
+from tasks.recording import (
+    all_settings,
+    main_settings,
+    record_guards,
+    record_metrics,
+    record_preferences,
+    record_training,
+)
+from tasks.registry import Version
 from tasks.run import Run
 from tasks.store import Store, end_runs, log_metrics, open_store
 from tasks.watchdog import watched
 
 
 @contextmanager
-def tracked(run: Run, passes: Callable[[Figures], bool] = lambda figures: True) -> Iterator[Track]:
+def tracked(run: Run) -> Iterator[Track]:
     """Record a CSR run in MLflow while the block runs.
 
     The run ends FINISHED after the block, FAILED where an error leaves it, KILLED where the block was interrupted or
-    the process was terminated or killed; children that still run end with it and like it. `passes` tells from the
-    metrics of an iteration whether it may be called the best.
+    the process was terminated or killed; children that still run end with it and like it.
 
     Raises:
         SettingsError: the store cannot be reached or used.
     """
     settings = run.settings
     store = open_store(settings.tracking, run.folder)
-    track = Track(run, store, _start(store, f"csr {settings.preset} seed {settings.seed}", run), passes)
+    track = Track(run, store, _start(store, f"csr {settings.preset} seed {settings.seed}", run))
     status = "FINISHED"
     with watched(store.uri, store.experiment_id, track.run_id):
         try:
@@ -78,8 +84,8 @@ class Track:
     `measured`, `datasets` and `versions` hold, by iteration, what this run has recorded so far.
     """
 
-    def __init__(self, run: Run, store: Store, run_id: str, passes: Callable[[Figures], bool]) -> None:
-        self.run, self.store, self.run_id, self.passes = run, store, run_id, passes
+    def __init__(self, run: Run, store: Store, run_id: str) -> None:
+        self.run, self.store, self.run_id = run, store, run_id
         self.settings = run.settings
         self.measured: dict[int, dict[str, Any]] = {}
         self.datasets: dict[int, Any] = {}
@@ -100,7 +106,7 @@ class Track:
             client.set_terminated(child.run_id, status_after(error))
             raise
         client.set_terminated(child.run_id, "FINISHED")
-        if name == "evaluate":  # an iteration's last stage
+        if name == ("guard" if iteration else "evaluate"):  # an iteration's last stage
             client.set_terminated(self.iteration_run(iteration), "FINISHED")
 
     def iteration_run(self, iteration: int) -> str:
@@ -171,3 +177,5 @@ class Child:
             record_training(self.track, self, made, revision)
         elif self.stage == "evaluate":
             record_metrics(self.track, self)
+        elif self.stage == "guard":
+            record_guards(self.track, self)

@@ -9,7 +9,7 @@ from csr_core.errors import InputError
 from csr_core.layout import Layout
 from csr_core.presets import PRESETS
 from csr_core.records import write_json
-from csr_core.report import conclusion, load_metrics, metrics_table, plot_metrics, write_report
+from csr_core.report import conclusion, figure, load_metrics, metrics_table, plot_metrics, write_report
 
 
 def metrics(chair_i: float, half: float = 0.02) -> dict[str, dict[str, dict[str, float]]]:
@@ -39,6 +39,25 @@ def test_the_table_has_a_row_for_each_iteration(layout: Layout) -> None:
 )
 def test_the_sentence_tells_what_happened(before: float, after: float, half: float, words: str) -> None:
     assert words in conclusion([metrics(before, half), metrics(after, half)])
+
+
+def test_figures_without_a_value_or_bounds_are_shown_as_far_as_they_go(tmp_path: Path) -> None:
+    """A tiny split may have no CHAIR_i, or a value without an interval, or one beside its bounds."""
+    for nothing in ("chair_i", "recall", "pope_accuracy"):
+        runs = [metrics(0.2), metrics(0.1)]
+        runs[1]["test"][nothing] = {"value": None, "low": None, "high": None, "n": 0}  # type: ignore[dict-item]
+        assert plot_metrics({"run": runs}).startswith(b"\x89PNG")
+        assert (conclusion(runs) == "") == (nothing != "pope_accuracy")
+        for k, one in enumerate(runs):
+            write_json(Layout(tmp_path).metrics(k), one)
+        assert "iteration 1" in metrics_table(Layout(tmp_path))
+        write_report(Layout(tmp_path), tmp_path / "r.html")
+    runs = [metrics(0.2), metrics(0.1)]
+    runs[1]["test"]["chair_i"] |= {"low": None, "high": None}  # type: ignore[dict-item]
+    runs[1]["test"]["recall"] |= {"low": 0.95, "high": 0.99}
+    assert plot_metrics({"run": runs}).startswith(b"\x89PNG")
+    assert conclusion(runs) == ""
+    assert figure(runs[1]["test"]["chair_i"], "chair_i") == "10.0"
 
 
 def test_the_page_needs_no_network(layout: Layout, tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""Benchmarks and statistics: CHAIR, POPE, the truncation control, companion priors, bootstrap intervals."""
+"""Benchmarks and statistics: the paper's ten, a judge, the truncation control, priors, bootstrap intervals."""

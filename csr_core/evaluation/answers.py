@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from csr_core.errors import InputError
-from csr_core.images import open_image
+from csr_core.images import Embedded, open_image
 from csr_core.policy import Policy, PromptInputs
 from csr_core.progress import Progress
 from csr_core.search.batches import fitting_batch
@@ -27,7 +27,7 @@ class Ask:
     """One question about one picture; `key` names it where it has to be left out."""
 
     key: str
-    image: Path
+    image: Path | Embedded
     prompt: str
 
 
@@ -41,10 +41,10 @@ class Encoder:
     def __init__(self, policy: Policy, max_pixels: int, cache_bytes: int = _CACHE_BYTES) -> None:
         self.policy, self._max_pixels, self._room = policy, max_pixels, cache_bytes
         self.prefixes = Prefixes(policy)
-        self._features: OrderedDict[Path, tuple[tuple[int, int], dict[str, Tensor]]] = OrderedDict()
+        self._features: OrderedDict[Path | Embedded, tuple[tuple[int, int], dict[str, Tensor]]] = OrderedDict()
         self._sequences: dict[tuple[tuple[int, int], str], dict[str, Tensor]] = {}
 
-    def encode(self, image: Path, prompt: str) -> PromptInputs:
+    def encode(self, image: Path | Embedded, prompt: str) -> PromptInputs:
         """Raises InputError where the picture cannot be opened."""
         known = self._features.get(image)
         if known is not None:
@@ -61,7 +61,7 @@ class Encoder:
                 self._keep(image, picture.size, inputs.features)
         return inputs
 
-    def _keep(self, image: Path, size: tuple[int, int], features: dict[str, Tensor]) -> None:
+    def _keep(self, image: Path | Embedded, size: tuple[int, int], features: dict[str, Tensor]) -> None:
         self._features[image] = (size, features)
         self._room -= _bytes(features)
         while self._room < 0:

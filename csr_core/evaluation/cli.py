@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from csr_core.errors import InputError
+from csr_core.evaluation.benchmarks.mme import SUBTASKS
 from csr_core.evaluation.chair import chair, fold_references
 from csr_core.evaluation.objects import object_parser, reads_as_published
 from csr_core.evaluation.pope import pope
 from csr_core.evaluation.sources import read_instances, read_questions, read_references, read_rows
 from csr_core.evaluation.statistics import Interval, measure
+
+SCORES = ("perception", "cognition", *SUBTASKS)  # of MME, in points
 
 log = logging.getLogger(__name__)
 Result = dict[str, dict[str, float]]
@@ -57,10 +60,10 @@ def evaluate_pope(answers: Path, questions: Sequence[Path]) -> Result:
 
 
 def format_table(result: Mapping[str, Mapping[str, float]]) -> str:
-    """The figures as a table for people; shares in percent, words as they are."""
+    """The figures as a table for people; shares in percent, words and scores beyond 1 as they are."""
     lines = [f"{'':<28}{'value':>8}   95 % interval         n"]
     for name, entry in result.items():
-        unit = 1 if name == "words" else 100
+        unit = 1 if name == "words" or name in SCORES else 100
         value, low, high = (unit * entry[key] for key in ("value", "low", "high"))
         lines.append(f"{name:<28}{value:>8.2f}   {f'{low:.2f} - {high:.2f}':<17}{entry['n']:>6.0f}")
     return "\n".join(lines)

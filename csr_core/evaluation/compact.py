@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-MAIN = ("chair_i", "recall", "pope_accuracy")
+BENCHMARKS = ("accuracy", "perception", "cognition", "relative_score", "score", "unparsed")
+MAIN = ("chair_i", "recall", "pope_accuracy", *BENCHMARKS)
 
 Compact = dict[str, dict[str, dict[str, float]]]
 

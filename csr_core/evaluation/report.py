@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
 from typing import Any
 
+from csr_core.evaluation.benchmarks.mme import SUBTASKS as MME_SUBTASKS
 from csr_core.evaluation.chair import CaptionScore, chair
 from csr_core.evaluation.pope import pope
 from csr_core.evaluation.priors import prior_item, repeats
+from csr_core.evaluation.resampling import holm
 from csr_core.evaluation.splits import Split
 from csr_core.evaluation.statistics import Item, compare, measure
 from csr_core.evaluation.truncation import control_at_recall, control_points
-from csr_core.evaluation.watching import relevance_items
+from csr_core.evaluation.watching import watched_items
 
 Rows = Sequence[Mapping[str, Any]]
 Metrics = dict[str, dict[str, Any]]
+
+# Figures that describe or watch, or cut the same answers another way: nothing is claimed from them, and they are not in
+# the family of hypotheses that is corrected together. Every other figure of every split and benchmark is.
+DESCRIPTIVE = (
+    "words", "repeats", "prior_*", "relevance", "relevance_total", "held_out_relevance", "base_nll", "kl",
+    "chair_i_control", "*_unclear", "*_unparsed",
+    "pope_precision", "pope_recall", "pope_f1", "pope_yes_ratio", "pope_accuracy_*",
+    "unparsed", "unjudged", "accuracy_*", "score_*", "relative_score_*", "vanilla_accuracy", *MME_SUBTASKS,
+)  # fmt: skip
 
 
 def split_metrics(
@@ -28,23 +40,46 @@ def split_metrics(
 
     `others`: "previous" and "base" -> their (captions, questions); each figure gets its paired difference to them,
     `vs_previous` and `vs_base`. The truncation control is made of the base's captions; without a base, of `captions`.
+    The summary has all `items` that were counted, and what was `left_out`, for the caller to take out.
     """
     scores, left_out = _scores(split, captions)
     answers = pope(split.questions, questions)
-    items = [*caption_items(split, scores), *relevance_items(captions)]
-    metrics: Metrics = {name: figure.as_dict() for name, figure in measure([*items, *answers.items], resamples).items()}
+    items = [*caption_items(split, scores), *watched_items(captions), *answers.items]
+    metrics: Metrics = {name: figure.as_dict() for name, figure in measure(items, resamples).items()}
     for other, (their_captions, their_questions) in others.items():
-        theirs = [*caption_items(split, _scores(split, their_captions)[0]), *relevance_items(their_captions)]
+        theirs = [*caption_items(split, _scores(split, their_captions)[0]), *watched_items(their_captions)]
         theirs += pope(split.questions, their_questions).items
-        for name, difference in compare([*items, *answers.items], theirs, resamples).items():
+        for name, difference in compare(items, theirs, resamples).items():
             metrics[name][f"vs_{other}"] = difference.as_dict()
     base = _scores(split, others["base"][0])[0] if "base" in others else scores
-    summary: dict[str, Any] = {"captions": len(scores), "questions": len(answers.items)}
+    summary: dict[str, Any] = {"captions": len(scores), "questions": len(answers.items), "items": items}
     summary |= _control(split, base, items, metrics, resamples)
     asked = {str(row["image_id"]) for row in captions} | {_question_key(row) for row in questions}
     # What could not be answered is named where it was asked; here only what was answered and cannot be scored.
     summary["left_out"] = [item for item in (*left_out, *answers.left_out) if item["prompt_id"] in asked]
     return metrics, summary
+
+
+def correct(metrics: Mapping[str, Metrics]) -> None:
+    """Add `p_holm` to the comparisons in {split: figures}: Holm's correction over all splits and benchmarks.
+
+    The family of hypotheses: one model against one other (`vs_base`, say), every figure that is not DESCRIPTIVE of
+    every split. Comparisons without a p, as in older files, are left as they are.
+    """
+    families: dict[str, list[dict[str, Any]]] = {}
+    for figures in metrics.values():
+        for name, entry in figures.items():
+            if not is_descriptive(name):
+                for key in [key for key in entry if key.startswith("vs_") and "p" in entry[key]]:
+                    families.setdefault(key, []).append(entry[key])
+    for family in families.values():
+        for comparison, p in zip(family, holm([comparison["p"] for comparison in family]), strict=True):
+            comparison["p_holm"] = p
+
+
+def is_descriptive(name: str) -> bool:
+    """Whether the figure `name` is outside the family of hypotheses."""
+    return any(fnmatch(name, pattern) for pattern in DESCRIPTIVE)
 
 
 def caption_items(split: Split, scores: Sequence[CaptionScore]) -> list[Item]:

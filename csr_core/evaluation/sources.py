@@ -77,7 +77,7 @@ def read_rows(path: Path, fields: Sequence[str | tuple[str, ...]]) -> list[dict[
         rows = _json(path, text)
     else:
         rows = []
-        for number, line in enumerate(text.splitlines(), 1):
+        for number, line in enumerate(text.split("\n"), 1):  # not at the other line ends that a text may hold
             if line.strip():
                 try:
                     rows.append(json.loads(line))

@@ -1,6 +1,7 @@
-"""The relevance of answers by a model that is held out: it watches, and nothing is ever trained on what it says.
+"""What the guards need to know of answers: their relevance to the reward's model and to one that is held out.
 
-Where the reward's own model is being fooled, its relevance goes up and this one's does not.
+Where the reward's own model is being fooled, its relevance goes up and the other's does not: that one watches, and
+nothing is ever trained on what it says.
 """
 
 from __future__ import annotations
@@ -12,51 +13,60 @@ from typing import Any
 from csr_core.config import RewardSettings, Settings
 from csr_core.errors import CsrError
 from csr_core.evaluation.chair import image_key
+from csr_core.evaluation.likelihoods import likelihood_counts
 from csr_core.evaluation.statistics import Item
 from csr_core.images import open_image
 from csr_core.search.sentences import split_sentences
 
-FIGURE = "held_out_relevance"
+RELEVANCES = ("relevance", "held_out_relevance")
+TOTAL = "relevance_total"  # of the first
 
 
 def add_relevance(rows: Sequence[dict[str, Any]], pictures: Mapping[Any, Path], settings: Settings) -> None:
-    """Set FIGURE of each caption row: the mean over its sentences of 100 * cos(picture, sentence); None without any.
+    """Set RELEVANCES of each caption row: the mean over its sentences of 100 * cos(picture, sentence), None without.
 
-    `pictures`: image id -> file. Nothing happens where `evaluate.held_out_model` is null.
+    TOTAL is their sum by the reward's model, which a sum of rewards makes grow.
+
+    `pictures`: image id -> file. Without `evaluate.held_out_model` the second is not set.
     """
     from csr_core.reward.scorer import SentenceScorer
 
-    if settings.evaluate.held_out_model is None or not rows:
+    if not rows:
         return
-    scorer = SentenceScorer(held_out(settings))
-    for row in rows:
-        said = split_sentences(row["caption"])
-        row[FIGURE] = None
-        if not said:
-            continue
-        try:
-            scorer.add_image(str(row["image_id"]), open_image(pictures[row["image_id"]], settings.data.max_pixels))
-        except CsrError:  # gone since it was asked about
-            continue
-        found = scorer.relevances([(str(row["image_id"]), sentence) for sentence in said])
-        row[FIGURE] = sum(found) / len(found)
+    for name, model in zip(RELEVANCES, watching_models(settings), strict=False):
+        scorer = SentenceScorer(model)
+        for row in rows:
+            said = split_sentences(row["caption"])
+            row[name] = None
+            if not said:
+                continue
+            picture = str(row["image_id"])
+            try:
+                if not scorer.knows(picture):
+                    scorer.add_image(picture, open_image(pictures[row["image_id"]], settings.data.max_pixels))
+            except CsrError:  # gone since it was asked about
+                continue
+            found = scorer.relevances([(picture, sentence) for sentence in said])
+            row[name] = sum(found) / len(found)
+            if name == RELEVANCES[0]:
+                row[TOTAL] = sum(found)
 
 
-def held_out(settings: Settings) -> RewardSettings:
-    """The held-out model, as the scorer takes it."""
-    assert settings.evaluate.held_out_model is not None, "no model is held out"
-    return RewardSettings(
-        model=settings.evaluate.held_out_model, device=settings.reward.device, batch_size=settings.reward.batch_size
-    )
+def watching_models(settings: Settings) -> list[RewardSettings]:
+    """The reward's model, and the held-out one where there is one, as the scorer takes them: cosines, no floor."""
+    names = [settings.reward.model, settings.evaluate.held_out_model]
+    more = {"device": settings.reward.device, "batch_size": settings.reward.batch_size, "relevance_floor": False}
+    return [RewardSettings(model=name, **more) for name in names if name is not None]
 
 
-def relevance_items(captions: Sequence[Mapping[str, Any]]) -> list[Item]:
-    """One item a caption that has FIGURE: its value, to be averaged over captions."""
+def watched_items(captions: Sequence[Mapping[str, Any]]) -> list[Item]:
+    """One item a caption: its relevances, to be averaged over captions, and its likelihoods."""
     seen: dict[int | str, int] = {}
     items = []
     for row in captions:
         image = image_key(row.get("image_id"))
         turn = seen[image] = seen.get(image, -1) + 1
-        if isinstance(row.get(FIGURE), int | float):
-            items.append(Item((image, turn), image, {FIGURE: (float(row[FIGURE]), 1.0)}))
+        known = {name: row[name] for name in (*RELEVANCES, TOTAL) if isinstance(row.get(name), int | float)}
+        counts = {name: (float(value), 1.0) for name, value in known.items()} | likelihood_counts(row)
+        items.append(Item((image, turn), image, counts))
     return items

@@ -1,4 +1,4 @@
-"""Stage `evaluate`: greedy answers on the held-out splits, and the figures they give, with intervals.
+"""Stage `evaluate`: greedy answers on the held-out splits and the benchmarks, and their figures, with intervals.
 
 Pictures are asked about in shards; a shard that is done leaves `part-NNNNN.json` with its answers.
 """
@@ -12,11 +12,14 @@ from typing import Any
 
 from csr_core.config import Settings
 from csr_core.errors import InputError
-from csr_core.evaluation.report import Rows, split_metrics
+from csr_core.evaluation.counts import write_counts
+from csr_core.evaluation.report import Rows, correct, split_metrics
 from csr_core.evaluation.sources import read_rows
 from csr_core.evaluation.splits import Split, read_split
 from csr_core.evaluation.watching import add_relevance
 from csr_core.records import read_json, write_json, write_jsonl
+from csr_core.stages import benchmarks
+from csr_core.stages.benchmarks import Benchmark
 from csr_core.stages.shards import missing_parts, part
 
 YES_NO_TOKENS = 16  # enough for a yes or no with its reason: only the first sentence is read
@@ -34,23 +37,27 @@ def evaluate(
     metrics: Path,
     previous: Path | None = None,
     base: Path | None = None,
+    state: Path | None = None,
 ) -> dict[str, Any]:
-    """Measure the model of `adapter` (None: the base) on `splits` (name -> folder, see `read_split`).
+    """Measure the model of `adapter` (None: the base) on `splits` (name -> folder, see `read_split`) and benchmarks.
 
-    Writes, for each split, `answers/{split}_captions.jsonl` and `answers/{split}_questions.jsonl`; the figures to
-    `metrics` as {split: {name: {value, low, high, n}}}, where figures also have `vs_previous` and `vs_base` (paired
-    differences) where `previous` and `base`, answers folders of other models, are given; and `answers/summary.json`.
-    `parts` holds the shards' answers; those that are there already are kept.
+    Writes, for each split, `answers/{split}_captions.jsonl` and `answers/{split}_questions.jsonl`, for each benchmark
+    of the settings `answers/{name}_answers.jsonl`; the figures to `metrics` as {split or benchmark: {name: {value, low,
+    high, n}}}, where figures also have `vs_previous` and `vs_base` (paired differences with p) where `previous` and
+    `base`, answers folders of other models, are given; what each answer counted, for comparisons of any kind, to
+    `answers/counts.parquet`; and `answers/summary.json`. `parts` holds the shards' answers; those that are there
+    already are kept. `state`: the run's folder for what is kept between runs, here a judge's words.
 
     Raises:
         InputError: a split cannot be used, the model cannot be loaded, or not one picture of a split can be read.
     """
-    # All splits are read before the model is loaded: a wrong file is found at once.
-    found = _read(settings, splits)
-    cut = _cut(settings, found)
+    # All splits and benchmarks are read before the model is loaded: a wrong file is found at once.
+    found, asked = _read(settings, splits), benchmarks.read_benchmarks(settings)
+    cut = _cut(settings, found, asked)
     make_shards(settings, splits, adapter, parts, missing_parts(parts, len(cut), FILES))
     figures: dict[str, Any] = {}
     summary: dict[str, Any] = {"splits": {}, "left_out": []}
+    counted = {}
     for split in found:
         done = [read_json(part(parts, number, ".json")) for number, (of, _) in enumerate(cut) if of is split]
         left_out = [*split.left_out, *(item for one in done for item in one["left_out"])]
@@ -70,35 +77,48 @@ def evaluate(
             split, *rows, others, settings.evaluate.bootstrap
         )
         left_out += summary["splits"][split.name].pop("left_out")
+        counted[split.name] = summary["splits"][split.name].pop("items")
         summary["left_out"] += [{"split": split.name, **item} for item in left_out]
+    folders = {label: folder for label, folder in (("previous", previous), ("base", base)) if folder}
+    for one in asked:
+        done = [read_json(part(parts, number, ".json")) for number, (of, _) in enumerate(cut) if of is one]
+        figures[one.name], told = benchmarks.conclude(settings, one, done, answers, folders, state)
+        counted[one.name] = told.pop("items")
+        summary["left_out"] += [{"benchmark": one.name, **item} for item in told.pop("left_out")]
+        summary.setdefault("benchmarks", {})[one.name] = told
+    correct(figures)
+    write_counts(answers, counted)
     write_json(metrics, figures)
     write_json(answers / "summary.json", summary)
     return summary
 
 
 def shard_count(settings: Settings, splits: Mapping[str, Path]) -> int:
-    return len(_cut(settings, _read(settings, splits)))
+    return len(_cut(settings, _read(settings, splits), benchmarks.read_benchmarks(settings)))
 
 
 def make_shards(
     settings: Settings, splits: Mapping[str, Path], adapter: Path | None, parts: Path, numbers: Sequence[int]
 ) -> None:
-    """Answer for the shards with these numbers: {captions: {row: text}, questions: {row: text}, left_out}."""
+    """Answer for the shards with these numbers: {captions: {row: text}, questions: {row: text}, left_out}, or for a
+    benchmark {answers: {key: text}, left_out}."""
     from csr_core.evaluation.answers import Encoder
     from csr_core.policy import load_policy
 
     if not numbers:
         return
-    cut = _cut(settings, _read(settings, splits))
+    cut = _cut(settings, _read(settings, splits), benchmarks.read_benchmarks(settings))
     policy = load_policy(settings.model, adapter)
     for number in numbers:
-        split, pictures = cut[number]
+        of, pictures = cut[number]
         encoder = Encoder(policy, settings.data.max_pixels)
+        if isinstance(of, Benchmark):
+            write_json(part(parts, number, ".json"), benchmarks.answer(settings, encoder, of, pictures))
+            continue
         left_out: list[dict[str, str]] = []
-        texts = {
-            kind: _answer(settings, encoder, split, kind, pictures, left_out) for kind in ("captions", "questions")
-        }
-        write_json(part(parts, number, ".json"), {**texts, "left_out": left_out})
+        texts = {kind: _answer(settings, encoder, of, kind, pictures, left_out) for kind in ("captions", "questions")}
+        likely = _likelihoods(settings, encoder, adapter is not None, of, texts["captions"])
+        write_json(part(parts, number, ".json"), {**texts, "likelihoods": likely, "left_out": left_out})
 
 
 def _read(settings: Settings, splits: Mapping[str, Path]) -> list[Split]:
@@ -116,12 +136,17 @@ def _stamp(folder: Path) -> tuple[Any, ...]:
     return tuple((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files)
 
 
-def _cut(settings: Settings, splits: Sequence[Split]) -> list[tuple[Split, frozenset[Path]]]:
-    """For each shard its split and its pictures; what is asked about one picture is asked in one shard."""
-    size, out = settings.evaluate.shard_size, []
+def _cut(
+    settings: Settings, splits: Sequence[Split], asked: Sequence[Benchmark]
+) -> list[tuple[Split | Benchmark, frozenset[Any]]]:
+    """For each shard its split or benchmark, and its pictures: what is asked about one picture is asked in one."""
+    size = settings.evaluate.shard_size
+    out: list[tuple[Split | Benchmark, frozenset[Any]]] = []
     for split in splits:
         pictures = list(dict.fromkeys(row["path"] for row in (*split.captions, *split.questions)))
         out += [(split, frozenset(pictures[start : start + size])) for start in range(0, len(pictures), size)]
+    for benchmark in asked:
+        out += [(benchmark, chosen) for chosen in benchmarks.cut(benchmark, size)]
     return out
 
 
@@ -150,6 +175,19 @@ def _answer(
     return {str(place): text for place, text in zip(chosen, texts, strict=True) if text is not None}
 
 
+def _likelihoods(
+    settings: Settings, encoder: Any, adapted: bool, split: Split, captions: dict[str, str]
+) -> dict[str, dict[str, float]]:
+    """How likely the descriptions are, by the row's place in the split."""
+    from csr_core.evaluation.answers import Ask
+    from csr_core.evaluation.likelihoods import answer_likelihoods
+
+    rows = [split.captions[int(place)] for place in captions]
+    asks = [Ask(_key("captions", row), row["path"], row["prompt"]) for row in rows]
+    found = answer_likelihoods(settings, encoder, adapted, asks, list(captions.values()), f"{split.name} captions")
+    return {place: one for place, one in zip(captions, found, strict=True) if one is not None}
+
+
 _PROMPT = {"captions": "prompt", "questions": "text"}
 _KEPT = {
     "captions": ("image_id", "image", "prompt"),
@@ -165,8 +203,13 @@ def _in_order(split: Split, kind: str, parts: Sequence[Row]) -> list[Row]:
     """The answered rows of a split as they stand in it, whatever the shards were."""
     answer = "caption" if kind == "captions" else "answer"
     texts = {int(place): text for one in parts for place, text in one[kind].items()}
+    likely = {int(place): found for one in parts for place, found in one["likelihoods"].items()}
     rows = split.captions if kind == "captions" else split.questions
-    return [{key: rows[place][key] for key in _KEPT[kind]} | {answer: texts[place]} for place in sorted(texts)]
+    more = likely if kind == "captions" else {}
+    return [
+        {key: rows[place][key] for key in _KEPT[kind]} | {answer: texts[place]} | more.get(place, {})
+        for place in sorted(texts)
+    ]
 
 
 def _answers(folder: Path, split: str) -> tuple[Rows, Rows]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from csr_core.config import Settings
+from csr_core.dpo.held_out import accuracies, held_out
 from csr_core.dpo.pairs import Pairs, usable_pairs
 from csr_core.dpo.ranks import by_first, rank, ranks
 from csr_core.dpo.sharded import on_cpu, whole_adapter
@@ -25,8 +26,8 @@ def finetune(settings: Settings, iteration: int, preferences: Path, adapter: Pat
     each step; summary.json. `out/.trainer` holds checkpoints meanwhile: an interrupted run goes on from there.
     With run.num_processes or several GPUs it runs once more in each of as many processes, the first of which writes.
 
-    Returns the summary: pairs, left_out, steps, adapter_parameters, carry, and `final`: loss, rewards/margins and
-    rewards/accuracies, each the mean of the last tenth of the steps.
+    Returns the summary: pairs trained on, left_out, steps, adapter_parameters, carry; `final`: loss, rewards/margins
+    and rewards/accuracies, each the mean of the last tenth of the steps; `held_out`: see `csr_core.dpo.held_out`.
 
     Raises:
         InputError: no pair can be used, or the model cannot be loaded.
@@ -44,12 +45,16 @@ def finetune(settings: Settings, iteration: int, preferences: Path, adapter: Pat
     policy = _start(settings, adapter)
     pixels, tokens = settings.data.max_pixels, settings.finetune.max_tokens
     pairs = by_first(lambda: usable_pairs(policy, table, pixels, tokens))
-    share = settings.finetune.shared_by(ranks())
-    trained = train(policy, pairs, share, derived_seed(settings.seed, iteration), pixels, work, settings.run.fsdp)
+    share, seed = settings.finetune.shared_by(ranks()), derived_seed(settings.seed, iteration)
+    pairs, held = held_out(pairs, settings.finetune.held_out_share, seed)
+    trained = train(policy, pairs, share, seed, pixels, work, settings.run.fsdp)
     parameters = adapter_parameters(trained.model)
     weights = whole_adapter(trained.model) if settings.run.fsdp else None
     if rank() > 0:
         return {}
+    # A sharded model answers only to all ranks at once.
+    whole = held and not settings.run.fsdp
+    found = accuracies(policy, trained.model, pairs.rows, held, pixels) if whole else None
     if settings.finetune.carry == "adapter":
         save_adapter(trained.model, out, settings.model.path, weights)
     else:
@@ -57,6 +62,7 @@ def finetune(settings: Settings, iteration: int, preferences: Path, adapter: Pat
         save_merged(merge_float32(trained.model, probe), policy, out)
     write_jsonl(out / "training.jsonl", trained.log)
     result = _summary(settings, pairs, trained, parameters)
+    result["held_out"] = found
     write_json(summary, result)
     shutil.rmtree(work, ignore_errors=True)
     return result

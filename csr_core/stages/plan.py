@@ -14,21 +14,22 @@ from csr_core.config import Settings
 from csr_core.errors import SettingsError
 from csr_core.layout import Layout
 from csr_core.records import read_json, write_json
+from csr_core.stages.guard import last_good, main_split, stopped
 from csr_core.stages.shards import Shards
 
-STAGES = ("prepare", "generate", "score", "pair", "finetune", "evaluate")
+STAGES = ("prepare", "generate", "score", "pair", "finetune", "evaluate", "guard")
 
 # Raised when a stage's code changes its results: old outputs are then made again.
-VERSIONS = {"prepare": 2, "generate": 4, "score": 4, "pair": 2, "finetune": 2, "evaluate": 2}
+VERSIONS = {"prepare": 2, "generate": 4, "score": 4, "pair": 2, "finetune": 3, "evaluate": 3, "guard": 1}
 
 FOUND = 64  # stands for a batch size that was found from the free memory, once that was too large
 
 # Settings that change how fast a stage runs, never what comes out.
-WITHOUT_INFLUENCE = {
+WITHOUT_INFLUENCE: dict[str, Any] = {
     "generate": {"batch_size", "shard_size"},
     "reward": {"batch_size", "device", "allow_weak"},
     "model": {"device"},
-    "evaluate": {"batch_size", "shard_size", "best_by"},
+    "evaluate": {"batch_size": True, "shard_size": True, "best_by": True, "twins": True, "judge": {"url"}},
 }
 
 
@@ -67,8 +68,14 @@ def plan(name: str, iteration: int, settings: Settings, layout: Layout, halved: 
             f"{name}@{iteration} has nothing to do: the pairs of iteration {iteration} are imported (pair.imported). "
             f"Go on with pair@{iteration}, or take {iteration} out of pair.imported to have them made here"
         )
+    if iteration > 1 and settings.guards.after_stop == "end" and stopped(iteration - 1, layout):
+        raise SettingsError(
+            f"{name}@{iteration}: a guard stopped iteration {iteration - 1} (see {layout.guards(iteration - 1)}), and "
+            "guards.after_stop is 'end'. To go on, take the guard out of guards.stop_on, raise its threshold, or set "
+            "guards.after_stop: go_back"
+        )
     builders = {"prepare": _prepare, "generate": _generate, "score": _score, "pair": _pair, "finetune": _finetune}
-    build = builders.get(name, _evaluate)
+    build = {**builders, "evaluate": _evaluate, "guard": _guard}[name]
     call = build(iteration, settings, layout)
     if not halved:
         return call
@@ -94,10 +101,19 @@ def smaller_batches(settings: Settings, halved: int) -> Settings:
 
 
 def start_model(iteration: int, settings: Settings, layout: Layout) -> Path | None:
-    """What iteration K starts from, on top of the base: the model of iteration K - 1; None is the base alone."""
-    if iteration > 1:
-        return layout.model(iteration - 1)
+    """What iteration K starts from, on top of the base: the model of iteration K - 1; None is the base alone.
+
+    With `guards.after_stop: go_back` it is the model of the last iteration before K that no guard stopped.
+    """
+    before = start_iteration(iteration, settings, layout)
+    if before:
+        return layout.model(before)
     return Path(settings.model.adapter) if settings.model.adapter else None
+
+
+def start_iteration(iteration: int, settings: Settings, layout: Layout) -> int:
+    """The iteration whose model `iteration` starts from; 0 is the base."""
+    return last_good(iteration, layout) if settings.guards.after_stop == "go_back" else iteration - 1
 
 
 def _prepare(k: int, settings: Settings, layout: Layout) -> StageCall:
@@ -211,7 +227,11 @@ def _origin(k: int, settings: Settings, layout: Layout) -> dict[str, Any]:
     digests = Digests(layout.state / "digests" / "models.json")
     content = [digests.path(path) for path in _model_inputs(settings, start_model(k, settings, layout))]
     digests.save()
-    return {"path": settings.model.path, "digest": digest_value(content), "iteration": k - 1}
+    return {
+        "path": settings.model.path,
+        "digest": digest_value(content),
+        "iteration": start_iteration(k, settings, layout),
+    }
 
 
 def _finetune(k: int, settings: Settings, layout: Layout) -> StageCall:
@@ -229,7 +249,7 @@ def _finetune(k: int, settings: Settings, layout: Layout) -> StageCall:
 
 
 def _evaluate(k: int, settings: Settings, layout: Layout) -> StageCall:
-    model = start_model(k + 1, settings, layout)
+    model = layout.model(k) if k else start_model(1, settings, layout)
     previous, base = (layout.answers(k - 1), layout.answers(0)) if k > 0 else (None, None)
     splits = {
         name: layout.splits / name if split.folder.startswith("miniature:") else Path(split.folder)
@@ -241,15 +261,16 @@ def _evaluate(k: int, settings: Settings, layout: Layout) -> StageCall:
         from csr_core.stages.evaluate import evaluate
 
         (out / "answers").mkdir(parents=True, exist_ok=True)
-        summary = evaluate(settings, splits, model, out, out / "answers", out / "metrics.json", previous, base)
+        files = (out, out / "answers", out / "metrics.json")
+        summary = evaluate(settings, splits, model, *files, previous, base, layout.state)
         write_json(out / "main.json", compact(read_json(out / "metrics.json"), k))
         return summary
 
     inputs = [*_model_inputs(settings, model), *splits.values(), *(p for p in (previous, base) if p)]
-    if settings.evaluate.held_out_model is not None:
-        inputs += _held_out_inputs(settings)
+    inputs += [Path(folder) for folder in settings.evaluate.benchmarks.values()]
+    inputs += _watching_inputs(settings)
     outputs = {"answers": layout.answers(k), "metrics.json": layout.metrics(k), "main.json": layout.main_metrics(k)}
-    part = _sections(settings, "model", "evaluate")
+    part = {**_sections(settings, "model", "evaluate"), "reward_model": settings.reward.model}
     shards = Shards(
         partial(_count_evaluate, settings, splits),
         partial(_make_evaluate, settings, splits, model),
@@ -288,11 +309,34 @@ def _model_inputs(settings: Settings, adapter: Path | None) -> list[Path]:
     return [*policy_files(settings.model), *([adapter] if adapter else [])]
 
 
-def _held_out_inputs(settings: Settings) -> list[Path]:
-    from csr_core.evaluation.watching import held_out
+def _watching_inputs(settings: Settings) -> list[Path]:
+    from csr_core.evaluation.watching import watching_models
     from csr_core.stages.models import reward_files
 
-    return reward_files(held_out(settings))
+    return [path for model in watching_models(settings) for path in reward_files(model)]
+
+
+def _guard(k: int, settings: Settings, layout: Layout) -> StageCall:
+    def run(out: Path) -> dict[str, Any]:
+        from csr_core.stages.guard import guard
+
+        return guard(settings, k, layout, out)
+
+    made = [layout.metrics(k), layout.metrics(0), layout.answers(k), layout.answers(0), layout.model(k)]
+    if k not in settings.pair.imported:
+        made.append(layout.scores(k))
+    if 1 not in settings.pair.imported:
+        made.append(layout.scores(1))
+    part = {
+        **_sections(settings, "guards"),
+        "beta": settings.finetune.beta,
+        "width": settings.generate.width,
+        "path_score": settings.pair.path_score,
+        "split": main_split(settings),
+    }
+    del part["guards"]["after_stop"]  # of the iterations that follow
+    outputs = {"guards.json": layout.guards(k), "verdict.json": layout.verdict(k)}
+    return StageCall("guard", k, tuple(dict.fromkeys(made)), part, outputs, run)
 
 
 def _reward_inputs(settings: Settings) -> list[Path]:

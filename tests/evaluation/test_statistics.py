@@ -64,6 +64,27 @@ def test_pairing_narrows_and_needs_the_same_items(coin):
     assert paired_difference(items(better), [Item("other", 0, {"rate": (1.0, 1.0)})], "rate") is None
 
 
+def test_the_worked_example_of_the_docs():
+    """docs/statistics.md: ten captions before and after; 6 pictures differ, and 2 of the 64 swaps are as far apart."""
+    before = [(2, 5), (1, 4), (3, 6), (0, 3), (2, 4), (1, 5), (2, 6), (1, 3), (0, 4), (3, 5)]
+    after = [(1, 4), (1, 4), (1, 5), (0, 3), (1, 4), (1, 5), (1, 5), (0, 3), (0, 4), (1, 4)]
+    base, model = ([Item(i, i, {"chair_i": row}) for i, row in enumerate(rows)] for rows in (before, after))
+    own = interval(base, "chair_i")
+    assert (own.value, own.low, own.high) == pytest.approx((15 / 45, 0.185, 0.473), abs=5e-4)
+    found = paired_difference(model, base, "chair_i")
+    assert found.difference == pytest.approx(7 / 41 - 15 / 45)
+    assert (found.low, found.high, found.detectable) == pytest.approx((-0.269, -0.056, 0.128), abs=5e-4)
+    assert found.p == 2 / 64
+
+
+def test_no_error_on_twenty_images_is_no_proof():
+    """Clopper and Pearson: 0 of 20 pictures, so at most 1 - 0.025^(1/20) = 16.8 %; the same for 20 of 20."""
+    assert interval(items([0.0] * 20), "rate").high == pytest.approx(0.1684, abs=1e-4)
+    assert interval(items([1.0] * 20), "rate").low == pytest.approx(1 - 0.1684, abs=1e-4)
+    # What is no share has no bound of its own.
+    assert interval([Item(i, i, {"words": (20.0, 1.0)}) for i in range(5)], "words").high == 20
+
+
 def test_one_image_has_no_spread():
     found = interval(items([1.0, 0.0], images=["a", "a"]), "rate")
     assert (found.value, found.low, found.high) == (0.5, 0.5, 0.5)

@@ -13,6 +13,8 @@ from csr_core.config import EvaluateSettings, ModelSettings, RewardSettings, Set
 from csr_core.errors import InputError
 from csr_core.evaluation.answers import Ask, Encoder, greedy_answers
 from csr_core.evaluation.cli import evaluate_chair, evaluate_pope
+from csr_core.evaluation.counts import read_counts
+from csr_core.evaluation.statistics import measure
 from csr_core.policy import load_policy
 from csr_core.reward.scorer import SentenceScorer
 from csr_core.search.sentences import split_sentences
@@ -99,11 +101,29 @@ def test_writes_answers_and_figures_that_agree(model, split, tmp_path):
     assert outside["pope_accuracy"]["value"] == metrics["pope_accuracy"]["value"]
 
 
+def test_counts_give_the_figures_again(model, split, tmp_path):
+    """What is kept of each answer makes the same figures, and the corrected p spans them all."""
+    _, base = run(model, split, tmp_path / "base")
+    counted = read_counts(tmp_path / "base/answers")["own"]
+    again = {name: figure.as_dict() for name, figure in measure(counted, 200).items()}
+    assert again == {name: {key: base[name][key] for key in again[name]} for name in again}
+    assert set(base) - set(again) == {"chair_i_control"}
+    _, metrics = run(model, split, tmp_path / "out", base=tmp_path / "base/answers")
+    claimed = {name for name, entry in metrics.items() if "p_holm" in entry.get("vs_base", {})}
+    assert claimed == {"chair_i", "chair_s", "recall", "pope_accuracy"}
+
+
 def test_batch_and_shard_size_do_not_matter(model, split, tmp_path):
     run(model, split, tmp_path / "one", batch_size=1, shard_size=2)
     assert len(list((tmp_path / "one").glob("part-*.json"))) == 3
     run(model, split, tmp_path / "eight", batch_size=8)
-    for name in ("answers/own_captions.jsonl", "answers/own_questions.jsonl", "answers/summary.json", "metrics.json"):
+    for name in (
+        "answers/own_captions.jsonl",
+        "answers/own_questions.jsonl",
+        "answers/summary.json",
+        "answers/counts.parquet",
+        "metrics.json",
+    ):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "eight" / name).read_bytes()
 
 
@@ -128,7 +148,9 @@ def test_compares_with_other_answers(model, split, tmp_path):
         "".join(json.dumps({**row, "caption": "A cat. A dog. A dog."}) + "\n" for row in rows)
     )
     summary, metrics = run(model, split, tmp_path / "out", base=other, previous=base)
-    assert metrics["chair_i"]["vs_previous"] == {"difference": 0, "low": 0, "high": 0}
+    assert metrics["chair_i"]["vs_previous"] == {
+        **{"difference": 0, "low": 0, "high": 0, "p": 1, "p_holm": 1, "detectable": None}
+    }
     # the other's captions: 6 cats that are not there of 18 mentions, dog found and bench not: 6 of 9 objects
     expected = metrics["chair_i"]["value"] - 6 / 18
     assert metrics["chair_i"]["vs_base"]["difference"] == pytest.approx(expected)

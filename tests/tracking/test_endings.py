@@ -111,6 +111,6 @@ def test_two_runs_begin_at_once_on_no_store_at_all(tmp_path: Path) -> None:
     client = client_of(tmp_path)
     [experiment] = [e for e in client.search_experiments() if e.name == "csr"]
     runs = client.search_runs([experiment.experiment_id])
-    assert len(runs) == 2 * (1 + 2 + 2 + 6)
+    assert len(runs) == 2 * (1 + 2 + 2 + 7)
     assert {run.info.status for run in runs} == {"FINISHED"}
     assert len(client.search_model_versions("name = 'csr'")) == 2

@@ -33,10 +33,16 @@ def test_a_second_run_with_the_same_checkpoints_registers_none(new_run: Callable
 
 
 def test_a_guard_keeps_an_iteration_from_being_the_best(new_run: Callable[..., Run], tmp_path: Path) -> None:
-    with tracked(new_run(), passes=lambda measured: measured["test"]["chair_i"]["value"] > 0.15) as track:
+    with tracked(new_run()) as track:
         for iteration, chair in enumerate((0.4, 0.2, 0.1)):
-            record(track, iteration, chair=chair)
-    assert client_of(tmp_path).get_model_version_by_alias("csr", "best").tags["iteration"] == "1"
+            record(track, iteration, chair=chair, stopped_by="shorter" if iteration == 2 else None)
+    client = client_of(tmp_path)
+    assert client.get_model_version_by_alias("csr", "best").tags["iteration"] == "1"
+    runs = {k: client.get_run(track.iteration_run(k)) for k in (1, 2)}
+    assert [runs[k].data.tags["stopped"] for k in (1, 2)] == ["false", "true"]
+    assert runs[2].data.tags["guards_fired"] == "shorter"
+    assert "**shorter**: shorter, in words." in runs[2].data.tags["mlflow.note.content"]
+    assert runs[2].data.metrics["guards/repetitive"] == 0.9
 
 
 def test_a_figure_that_is_not_measured_is_told_with_the_base(new_run: Callable[..., Run]) -> None:
@@ -59,7 +65,7 @@ def test_a_figure_that_is_not_measured_is_told_with_the_base(new_run: Callable[.
 )
 def test_best_iteration(name: str, values: tuple[float | None, ...], best: int | None) -> None:
     measured = {k: figures(**{name: value}) for k, value in enumerate(values)}
-    assert best_iteration(measured, "test", name, lambda figures: True) == best
+    assert best_iteration(measured, "test", name, lambda k: True) == best
 
 
 def test_names_are_what_the_registry_takes() -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from csr_core.digests import Digests
 from tasks.run import Run
-from tests.tracking.world import PAIRS, STEPS
+from tests.tracking.world import PAIRS, STAGES, STEPS
 
 Recorded = tuple[MlflowClient, str, Run]
 
@@ -35,7 +35,7 @@ def test_iterations_lie_below_the_run_and_stages_below_iterations(recorded: Reco
     expected = {top: None, "iteration 0 (base)": ids[top], "iteration 1": ids[top], "iteration 2": ids[top]}
     expected |= {f"{stage}@0": ids["iteration 0 (base)"] for stage in ("prepare", "evaluate")}
     for k in (1, 2):
-        for stage in ("prepare", "generate", "score", "pair", "finetune", "evaluate"):
+        for stage in STAGES:
             expected[f"{stage}@{k}"] = ids[f"iteration {k}"]
     assert parent == expected
     assert {run.info.status for run in found.values()} == {"FINISHED"}

@@ -14,7 +14,7 @@ from tasks.tracking import Track
 
 STEPS = 5
 PAIRS = 8
-STAGES = ("prepare", "generate", "score", "pair", "finetune", "evaluate")
+STAGES = ("prepare", "generate", "score", "pair", "finetune", "evaluate", "guard")
 
 
 def make_run(folder: Path, *overrides: str) -> Run:
@@ -37,15 +37,27 @@ def made(run: Run, stage: str, iteration: int, cached: bool = False) -> dict[str
     }
 
 
-def record(track: Track, iteration: int, cached: bool = False, chair: float = 0.3) -> None:
+def record(
+    track: Track, iteration: int, cached: bool = False, chair: float = 0.3, stopped_by: str | None = None
+) -> None:
     """Write an iteration's files and record its stages, as the flow does."""
     write_metrics(track.run.layout, iteration, chair)
     if iteration:
         write_preferences(track.run.layout, iteration)
         write_model(track.run.layout, iteration)
+        write_guards(track.run.layout, iteration, stopped_by)
     for stage in STAGES if iteration else ("prepare", "evaluate"):
         with track.stage(stage, iteration) as child:
             child.finished(made(track.run, stage, iteration, cached), f"md5 of {stage}")
+
+
+def write_guards(layout: Layout, iteration: int, stopped_by: str | None) -> None:
+    found = [
+        {"guard": name, "value": 0.9, "threshold": 0.75, "fired": name == stopped_by, "sentence": f"{name}, in words."}
+        for name in ("shorter", "repetitive")
+    ]
+    write_json(layout.guards(iteration), found)
+    write_json(layout.verdict(iteration), {"stopped": stopped_by is not None})
 
 
 def write_metrics(layout: Layout, iteration: int, chair: float) -> None:

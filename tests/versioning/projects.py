@@ -10,7 +10,7 @@ from csr_core.layout import Layout
 from csr_core.params import load_settings, preset_values, render_params
 from tasks.run import Run
 
-STAGES = ("prepare", "generate", "score", "pair", "finetune", "evaluate")
+STAGES = ("prepare", "generate", "score", "pair", "finetune", "evaluate", "guard")
 
 
 def project(folder: Path, iterations: int = 1, git: bool = True) -> Run:
@@ -39,7 +39,8 @@ def make_outputs(layout: Layout, iteration: int, text: str = "made") -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{folder.name}.parquet").write_text(f"{text} {iteration}")
     metrics = {f"iter_{iteration}": {"test": {"chair_i": len(text) / 100, "recall": 0.9}}}
-    for file in (layout.metrics(iteration), layout.root / "metrics" / "summary" / f"iter_{iteration}.json"):
+    judged = (layout.guards(iteration), layout.verdict(iteration)) if iteration else ()
+    for file in (layout.metrics(iteration), layout.main_metrics(iteration), *judged):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(metrics))
 

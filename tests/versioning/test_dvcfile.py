@@ -41,7 +41,7 @@ def test_the_code_of_a_checkout_counts() -> None:
 def test_as_many_iterations_as_the_settings_say(tmp_path: Path, iterations: int) -> None:
     project(tmp_path, iterations)
     found = reads(tmp_path)
-    assert len(found) == 2 + 6 * iterations
+    assert len(found) == 2 + 7 * iterations
     assert f"evaluate@{iterations}" in found
 
 

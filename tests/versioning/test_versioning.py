@@ -108,7 +108,7 @@ def test_an_iteration_dvc_yaml_does_not_have_is_told_once(tmp_path: Path, capsys
     record_all(made)
     versions = Versioning(made)
     make_outputs(made.layout, 2)
-    assert [versions.record(name, 2) for name in names(2)] == [None] * 6
+    assert [versions.record(name, 2) for name in names(2)] == [None] * 7
     told = capsys.readouterr().err.splitlines()
     assert len(told) == 1
     assert "iteration 2" in told[0]
@@ -151,7 +151,7 @@ def test_push_to_the_default_remote(tmp_path: Path, capfd: pytest.CaptureFixture
         md5 = str(recorded[stage])
         return (remote / "files" / "md5" / md5[:2] / md5[2:]).is_file()
 
-    assert [stored(f"{name}@1") for name in names(1)] == [True] * 6
+    assert [stored(f"{name}@1") for name in names(1)] == [True] * 7
     assert not stored("splits")
     versions.push(0)
     assert stored("splits")
