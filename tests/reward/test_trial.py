@@ -208,9 +208,9 @@ def test_the_shipped_clip_passes(tmp_path: Path) -> None:
     done = csr(tmp_path, "reward", "check")
     assert "passed" in done.stdout
     assert "REFUSED" not in done.stdout
-    trial = try_model(Settings(), drawn_data(100))
+    trial = try_model(Settings(), drawn_data(200))  # as many as before a run
     assert trial.passed
-    assert trial.figures["kind: companion"].low > 0.95
+    assert trial.figures["kind: companion"].low > 0.96
 
 
 def test_the_weak_clip_is_the_one_of_the_docs(weak: Path) -> None:
@@ -225,7 +225,7 @@ def test_the_weak_clip_is_refused_by_the_command_line(weak: Path, tmp_path: Path
     done = csr(tmp_path, "reward", "check", *own, check=False)
     assert done.returncode == 1
     assert "REFUSED" in done.stdout
-    assert "at least 90 % are needed" in done.stdout
+    assert "at least 95 % are needed" in done.stdout
     assert csr(tmp_path, "reward", "check", "--count", "60", *own, "--set", "reward.allow_weak=true").returncode == 0
     for first in (True, False):  # the second time from what is remembered
         done = csr(tmp_path, "run", *own, check=False)
