@@ -84,6 +84,7 @@ class RewardSettings(_Section):
     relevance_floor: bool = True
     repeats_earn_nothing: bool = False
     clean_text: bool = False
+    allow_weak: bool = False
     batch_size: int | None = Field(None, ge=1)
 
     @property

@@ -76,10 +76,13 @@ def conclusion(runs: list[dict[str, Any]]) -> str:
     before, after = first["chair_i"], last["chair_i"]
     if not _complete(before) or not _complete(after) or last.get("recall", {}).get("value") is None:
         return ""
-    moved = "fell" if after["value"] < before["value"] else "rose"
     apart = after["high"] < before["low"] or after["low"] > before["high"]
+    moved = (
+        f"fell from {_percent(before)} to" if after["value"] < before["value"] else f"rose from {_percent(before)} to"
+    )
+    moved = "stayed at" if after["value"] == before["value"] else moved
     text = (
-        f"Hallucinated objects {moved} from {_percent(before)} to {_percent(after)} of those named"
+        f"Hallucinated objects {moved} {_percent(after)} of those named"
         f"{'' if apart else ' (the intervals overlap)'}; "
         f"recall {figure(first['recall'], 'recall').split()[0]} % -> {figure(last['recall'], 'recall').split()[0]} %"
     )

@@ -14,6 +14,7 @@ from flows.cli_benchmarks import list_benchmarks, lmms_eval, score
 from flows.cli_exchange import export_app, import_app
 from flows.cli_models import chat, export_model, push
 from flows.cli_presets import presets
+from flows.cli_reward import reward_app
 from flows.cli_table import seeds, table
 
 app = typer.Typer(
@@ -33,6 +34,7 @@ app.add_typer(miniature_app, name="miniature")
 export_app.command("model")(export_model)
 app.add_typer(export_app, name="export")
 app.add_typer(import_app, name="import")
+app.add_typer(reward_app, name="reward")
 
 Params = Annotated[Path, typer.Option(help="The settings file.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="Change a setting: section.key=value.")]
@@ -76,7 +78,7 @@ def init(
 def check(
     params: Params = Path("params.yaml"),
     overrides: Overrides = None,
-    trial: Annotated[bool, typer.Option(help="Estimate the time by a short trial.")] = True,
+    trial: Annotated[bool, typer.Option(help="Try a few prompts for the time, and the reward model.")] = True,
 ) -> None:
     """Everything that can be known before a run."""
     from csr_core.checks import check as findings
@@ -101,9 +103,11 @@ def run(
     """Run the iterations as the Prefect flow, on its server or without one; print the table and write the report."""
     from csr_core.checks import refuse_missing_files
     from csr_core.params import load_settings
+    from flows.weak_reward import refuse_weak_reward
 
     settings = load_settings(params, overrides or [])
     refuse_missing_files(settings)
+    refuse_weak_reward(params, overrides or [])
     with _prefect():
         from flows.iterate import csr
         from tasks.run import Run

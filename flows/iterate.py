@@ -15,6 +15,7 @@ from pydantic import Field
 
 from csr_core.checks import refuse_missing_gpus
 from csr_core.layout import Layout
+from flows.weak_reward import refuse_weak_reward
 from tasks.evaluate import evaluate
 from tasks.finetune import finetune
 from tasks.generate import generate
@@ -49,6 +50,7 @@ def csr(
     run = Run(Path(params), tuple(overrides or ()), layout=Layout(Path(root)))
     imported = run.settings.pair.imported  # iterations whose pairs come from elsewhere
     refuse_missing_gpus(run.settings)
+    refuse_weak_reward(run.params, run.overrides)
     with session(run):
         prepare(0, run)  # the held-out splits
         evaluate(0, run)  # the base model

@@ -24,7 +24,8 @@ def test_help_loads_nothing_heavy() -> None:
 def test_help_names_every_command(tmp_path: Path) -> None:
     text = csr(tmp_path, "--help").stdout
     commands = (
-        "init presets check run stage report ablate evaluate miniature export import push chat up down table seeds"
+        "init presets check run stage report ablate evaluate miniature export import push chat up down table seeds "
+        "reward"
     )
     for command in commands.split():
         assert command in text

@@ -28,6 +28,40 @@ class Instances:
     companions: dict[str, str]  # trigger -> companion, of `info.companions`; empty for real data
 
 
+@dataclass(frozen=True)
+class Box:
+    """One annotated object: its category and (x, y, width, height) in pixels; None where the file has no box.
+
+    `crowd`: the box is around several that were not told apart.
+    """
+
+    name: str
+    place: tuple[float, float, float, float] | None = None
+    crowd: bool = False
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """A picture by the name of its file, with what is annotated in it."""
+
+    file: str
+    boxes: tuple[Box, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """The categories that are there, each once, in alphabetical order."""
+        return sorted({box.name for box in self.boxes})
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """A COCO instances file with its boxes; `companions` (trigger -> companion) is empty for real data."""
+
+    pictures: list[Annotated]
+    categories: tuple[str, ...]
+    companions: dict[str, str]
+
+
 def read_rows(path: Path, fields: Sequence[str | tuple[str, ...]]) -> list[dict[str, Any]]:
     """The rows of a file of one JSON object a line, or of one JSON list.
 
@@ -87,10 +121,29 @@ def read_instances(path: Path) -> Instances:
             raise InputError(f"{path}: an annotation has category_id {row['category_id']!r}, which 'categories' lacks")
         truth.setdefault(image_key(row["image_id"]), set()).add(str(categories[row["category_id"]]))
     files = {str(row["file_name"]): image_key(row["id"]) for row in data["images"] if "file_name" in row}
-    info = data.get("info")
-    companions = info.get("companions", {}) if isinstance(info, dict) else {}
     names = tuple(dict.fromkeys(str(name) for name in categories.values()))
-    return Instances(truth, files, names, {str(t): str(c) for t, c in companions.items()})
+    return Instances(truth, files, names, _companions(data))
+
+
+def read_annotations(path: Path) -> Annotations:
+    """COCO's instances format with its boxes; the categories can be any.
+
+    Raises:
+        InputError: not such a file.
+    """
+    data = _coco(path, {"images": ("id",), "annotations": ("image_id", "category_id"), "categories": ("id", "name")})
+    names = {row["id"]: str(row["name"]).lower() for row in data["categories"]}
+    boxes: dict[int | str, list[Box]] = {image_key(row["id"]): [] for row in data["images"]}
+    for row in data["annotations"]:
+        if row["category_id"] not in names:
+            raise InputError(f"{path}: an annotation has category_id {row['category_id']!r}, which 'categories' lacks")
+        place = row.get("bbox")
+        known = isinstance(place, list) and len(place) == 4 and all(isinstance(x, int | float) for x in place)
+        box = Box(names[row["category_id"]], tuple(place) if known else None, bool(row.get("iscrowd")))
+        boxes.setdefault(image_key(row["image_id"]), []).append(box)
+    named = [row for row in data["images"] if "file_name" in row]
+    pictures = [Annotated(str(row["file_name"]), tuple(boxes[image_key(row["id"])])) for row in named]
+    return Annotations(pictures, tuple(dict.fromkeys(names.values())), _companions(data))
 
 
 def read_references(path: Path) -> dict[int | str, list[str]]:
@@ -115,6 +168,12 @@ def read_questions(paths: Sequence[Path]) -> list[dict[str, Any]]:
         for row in read_rows(path, ("question_id", "label")):
             rows.append({**row, "category": str(row.get("category") or category)})
     return rows
+
+
+def _companions(data: dict[str, Any]) -> dict[str, str]:
+    info = data.get("info")
+    found = info.get("companions", {}) if isinstance(info, dict) else {}
+    return {str(trigger): str(companion) for trigger, companion in found.items()}
 
 
 def _coco(path: Path, parts: dict[str, tuple[str, ...]]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ FOUND = 64  # stands for a batch size that was found from the free memory, once 
 # Settings that change how fast a stage runs, never what comes out.
 WITHOUT_INFLUENCE: dict[str, Any] = {
     "generate": {"batch_size", "shard_size"},
-    "reward": {"batch_size", "device"},
+    "reward": {"batch_size", "device", "allow_weak"},
     "model": {"device"},
     "evaluate": {"batch_size": True, "shard_size": True, "best_by": True, "twins": True, "judge": {"url"}},
 }
