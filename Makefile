@@ -18,12 +18,12 @@ up: .venv/installed          ## Prefect server, MLflow server and a worker on th
 down:                        ## stop what `make up` started, and nothing else
 	$(BIN)/csr down
 
-test: .venv/installed        ## every test (about 14 minutes)
+test: .venv/installed        ## every test (about 25 minutes)
 	$(BIN)/python -m pytest
 
-test-gpu-image: .venv-gpu-image/installed  ## the method on the older versions of a GPU image, python 3.12 (about 8 minutes)
+test-gpu-image: .venv-gpu-image/installed  ## the method on the older versions of a GPU image, python 3.12 (about 15 minutes)
 	.venv-gpu-image/bin/python -m pytest tests/search tests/dpo tests/reward tests/policy tests/preference \
-	  tests/evaluation tests/stages tests/golden tests/test_chat.py tests/test_export.py tests/test_params.py
+	  tests/evaluation tests/stages tests/golden tests/families tests/memory tests/guards tests/test_chat.py tests/test_export.py tests/test_params.py
 
 .venv-gpu-image/installed: tests/gpu-image.txt
 	python3.12 -m venv .venv-gpu-image

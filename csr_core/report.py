@@ -32,6 +32,13 @@ COLUMNS: dict[str, tuple[str, float, int]] = {
     "unjudged": ("unjudged %", 100, 1),
     "unparsed": ("unparsed %", 100, 1),
 }
+# name -> the same, of what the guards look at: in `csr table`, not in the terminal's.
+WATCHED: dict[str, tuple[str, float, int]] = {
+    "relevance": ("relevance", 1, 2),
+    "relevance_total": ("relevance of an answer", 1, 1),
+    "base_nll": ("nats a token, base", 1, 3),
+    "kl": ("KL to the base, nats a token", 1, 3),
+}
 CURVES = ("chair_i", "recall", "pope_accuracy")
 
 

@@ -13,7 +13,7 @@ from csr_core.evaluation.contrasts import gain_figures, gap_changes, gaps, relat
 from csr_core.evaluation.counts import Items, read_counts
 from csr_core.evaluation.report import is_descriptive
 from csr_core.layout import Layout
-from csr_core.report import COLUMNS, load_metrics
+from csr_core.report import COLUMNS, WATCHED, load_metrics
 
 FORMATS = ("markdown", "latex", "json")
 ESCAPES = {
@@ -106,13 +106,14 @@ def seeds_markdown(report: Sequence[Mapping[str, Any]]) -> str:
 
 def scale(name: str, values: Sequence[float | None]) -> tuple[float, int]:
     """(factor, decimals) to print a figure with: shares in percent, others as they are."""
-    if name in COLUMNS:
-        return COLUMNS[name][1:]
+    if known := {**COLUMNS, **WATCHED}.get(name):
+        return known[1:]
     return (100, 1) if all(value is None or -1 <= value <= 1 for value in values) else (1, 2)
 
 
 def heading(name: str, factor: float) -> str:
-    return COLUMNS[name][0] if name in COLUMNS else f"{name} %" if factor == 100 else name
+    known = {**COLUMNS, **WATCHED}.get(name)
+    return known[0] if known else f"{name} %" if factor == 100 else name
 
 
 def cell(entry: Mapping[str, Any] | None, factor: float, decimals: int, key: str = "value", sign: str = "") -> str:
