@@ -53,7 +53,7 @@ def test_after_dvc_repro_the_flow_has_every_stage_cached(site: Site, tmp_path: P
     other.run("csr", "run")
     states = other.task_states(other.flow_runs()[0]["id"])
     assert set(states.values()) == {"Cached"}
-    assert len(states) == 8  # prepare and evaluate of the base, six stages
+    assert len(states) == 9  # prepare and evaluate of the base, seven stages
     assert "up to date" in other.run("dvc", "status")
 
 
