@@ -21,11 +21,11 @@ Row = dict[str, Any]
 
 
 def held_out(pairs: Pairs, share: float, seed: int) -> tuple[Pairs, list[Row]]:
-    """(pairs to train on, pairs held out): `share` of them, at least one unless it is 0, by a hash of their id.
+    """(pairs to train on, pairs held out): `share` of them, to the nearest whole number, by a hash of their id.
 
-    Nothing is held out of a single pair.
+    Of few pairs none may be held out; one is always trained on.
     """
-    count = min(len(pairs.rows) - 1, max(1, round(share * len(pairs.rows)))) if share else 0
+    count = min(len(pairs.rows) - 1, round(share * len(pairs.rows)))
 
     def place(row: Row) -> str:
         return sha256(f"{seed}/{row['prompt_id']}".encode()).hexdigest()
