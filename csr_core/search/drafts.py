@@ -55,14 +55,15 @@ class Samples:
         self, decoder: Any
     ) -> tuple[list[tuple[Job, list[Sentence]]], list[int] | Int[Tensor, " next"], Int[Tensor, " next"]]:
         """One token for each; returns the jobs that are done, and how the decoder has to go on."""
-        drawer = Drawer(decoder.logits, self.settings.temperature, self.policy.suppressed_ids)
+        logits = decoder.logits  # asked for once: it may be a copy
+        drawer = Drawer(logits, self.settings.temperature, self.policy.suppressed_ids)
         # A sentence does not begin with the end of the turn: that was decided when the sentence before it ended.
         drawer.forbid(sorted({draft.row for draft in self._live if not draft.ids}), sorted(self.policy.end_ids))
-        device = decoder.logits.device
+        device = logits.device
         numbers = [draft.stream.uniform(len(draft.ids)) for draft in self._live]
         rows = torch.tensor([draft.row for draft in self._live], device=device)
         tokens, gains = drawer.draw(rows, torch.tensor(numbers, dtype=torch.float64, device=device))
-        del drawer  # its tables are as large as the logits
+        del drawer, logits  # large tables
         live, states, finished = [], {}, []
         for draft, token, gain in zip(self._live, tokens.tolist(), gains.tolist(), strict=True):
             if self._take(draft, token, gain):

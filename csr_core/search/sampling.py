@@ -40,7 +40,8 @@ class Drawer:
         # All of the probability, also of what is forbidden, for the likelihood of what is drawn.
         weights = (logits - self._top).exp_() if temperature == 1 else (logits - self._top).div_(temperature).exp_()
         hidden = weights[:, list(forbidden)].double().sum(-1)
-        self._weights = torch.nn.functional.pad(weights, (0, -weights.shape[-1] % self.BLOCK))
+        more = -weights.shape[-1] % self.BLOCK
+        self._weights = torch.nn.functional.pad(weights, (0, more)) if more else weights  # padding by none copies too
         self._weights[:, list(forbidden)] = 0
         self._sums = self._in_blocks().sum(-1, dtype=torch.float64)
         if temperature == 1:
