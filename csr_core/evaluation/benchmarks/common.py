@@ -89,3 +89,18 @@ def accuracy_item(question: Question, right: float, unparsed: bool, groups: Iter
     counts |= {f"accuracy_{figure_name(group)}": (float(right), 1.0) for group in groups}
     counts["unparsed"] = (float(unparsed), 1.0)
     return Item(question.key, question.picture, counts)
+
+
+def judged_item(
+    question: Question, answer: str, figure: str, rated: tuple[float, float] | None, groups: Iterable[str] = ()
+) -> Item:
+    """The counts of one answer that a judge rates: `figure`, also in each group, `unjudged`, and `unparsed` (empty).
+
+    `rated`: (numerator, denominator) of the figure; None where there is no judgement.
+    """
+    counts: Counts = {}
+    if rated is not None:
+        counts |= dict.fromkeys((figure, *(f"{figure}_{figure_name(group)}" for group in groups)), rated)
+    counts["unjudged"] = (float(rated is None), 1.0)
+    counts["unparsed"] = (float(not answer.strip()), 1.0)
+    return Item(question.key, question.picture, counts)

@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from csr_core.evaluation.benchmarks.common import LONG_TOKENS, Question, Reading, figure_name, file_of, missing_fields
+from csr_core.evaluation.benchmarks.common import LONG_TOKENS, Question, Reading, file_of, judged_item, missing_fields
 from csr_core.evaluation.judge import Request
 from csr_core.evaluation.sources import read_rows
-from csr_core.evaluation.statistics import Counts, Item
+from csr_core.evaluation.statistics import Item
 
 TITLE = "LLaVA-Bench in the wild (needs a judge)"
 SOURCE = "https://huggingface.co/datasets/liuhaotian/llava-bench-in-the-wild"
@@ -91,14 +91,10 @@ def score(
     """
     items = []
     for question in questions:
-        if question.key not in answers:
-            continue
-        counts: Counts = {}
-        ratings = (judgements or {}).get(question.key)
-        if ratings is not None:
-            counts["relative_score"] = (float(ratings[1]), float(ratings[0]))
-            counts[f"relative_score_{figure_name(question.facts['group'])}"] = counts["relative_score"]
-        counts["unjudged"] = (float(ratings is None), 1.0)
-        counts["unparsed"] = (float(not answers[question.key].strip()), 1.0)
-        items.append(Item(question.key, question.picture, counts))
+        if question.key in answers:
+            found = (judgements or {}).get(question.key)
+            rated = None if found is None else (float(found[1]), float(found[0]))
+            items.append(
+                judged_item(question, answers[question.key], "relative_score", rated, [question.facts["group"]])
+            )
     return items

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from csr_core.errors import InputError
-from csr_core.evaluation.benchmarks.common import LONG_TOKENS, Question, Reading, figure_name, file_of, missing_fields
+from csr_core.evaluation.benchmarks.common import LONG_TOKENS, Question, Reading, file_of, judged_item, missing_fields
 from csr_core.evaluation.judge import Request
-from csr_core.evaluation.statistics import Counts, Item
+from csr_core.evaluation.statistics import Item
 
 TITLE = "MM-Vet (needs a judge)"
 SOURCE = "https://github.com/yuweihao/MM-Vet (mm-vet.zip of its releases)"
@@ -78,14 +78,8 @@ def score(
     """
     items = []
     for question in questions:
-        if question.key not in answers:
-            continue
-        counts: Counts = {}
-        correctness = (judgements or {}).get(question.key)
-        if correctness is not None:
-            capabilities = [f"score_{figure_name(name)}" for name in question.facts["capability"]]
-            counts |= {name: (float(correctness), 1.0) for name in ("score", *capabilities)}
-        counts["unjudged"] = (float(correctness is None), 1.0)
-        counts["unparsed"] = (float(not answers[question.key].strip()), 1.0)
-        items.append(Item(question.key, question.picture, counts))
+        if question.key in answers:
+            found = (judgements or {}).get(question.key)
+            rated = None if found is None else (float(found), 1.0)
+            items.append(judged_item(question, answers[question.key], "score", rated, question.facts["capability"]))
     return items
