@@ -6,9 +6,10 @@ nothing is ever trained on what it says.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from csr_core.config import RewardSettings, Settings
 from csr_core.errors import CsrError
@@ -18,33 +19,33 @@ from csr_core.evaluation.statistics import Item
 from csr_core.images import open_image
 from csr_core.search.sentences import split_sentences
 
+if TYPE_CHECKING:
+    from csr_core.reward.scorer import SentenceScorer
+
 RELEVANCES = ("relevance", "held_out_relevance")
 TOTAL = "relevance_total"  # of the first
 
 
-def add_relevance(rows: Sequence[dict[str, Any]], pictures: Mapping[Any, Path], settings: Settings) -> None:
+def add_relevance(
+    rows: Sequence[dict[str, Any]], pictures: Mapping[Any, Path], scorers: Sequence[SentenceScorer], max_pixels: int
+) -> None:
     """Set RELEVANCES of each caption row: the mean over its sentences of 100 * cos(picture, sentence), None without.
 
-    TOTAL is their sum by the reward's model, which a sum of rewards makes grow.
-
-    `pictures`: image id -> file. Without `evaluate.held_out_model` the second is not set.
+    TOTAL is their sum by the reward's model, which a sum of rewards makes grow. `pictures`: image id -> file.
+    `scorers`: of `watching_models`.
     """
-    from csr_core.reward.scorer import SentenceScorer
-
-    if not rows:
-        return
-    for name, model in zip(RELEVANCES, watching_models(settings), strict=False):
-        scorer = SentenceScorer(model)
+    for name, scorer in zip(RELEVANCES, scorers, strict=False):
         for row in rows:
             said = split_sentences(row["caption"])
             row[name] = None
             if not said:
                 continue
-            picture = str(row["image_id"])
+            file = pictures[row["image_id"]]
             try:
+                picture = hashlib.sha256(file.read_bytes()).hexdigest()  # under which embeddings are kept
                 if not scorer.knows(picture):
-                    scorer.add_image(picture, open_image(pictures[row["image_id"]], settings.data.max_pixels))
-            except CsrError:  # gone since it was asked about
+                    scorer.add_image(picture, open_image(file, max_pixels))
+            except (CsrError, OSError):  # gone since it was asked about
                 continue
             found = scorer.relevances([(picture, sentence) for sentence in said])
             row[name] = sum(found) / len(found)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from csr_core.config import Settings
 from csr_core.errors import InputError
@@ -16,11 +16,15 @@ from csr_core.evaluation.counts import write_counts
 from csr_core.evaluation.report import Rows, correct, split_metrics
 from csr_core.evaluation.sources import read_rows
 from csr_core.evaluation.splits import Split, read_split
-from csr_core.evaluation.watching import add_relevance
+from csr_core.evaluation.watching import add_relevance, watching_models
 from csr_core.records import read_json, write_json, write_jsonl
 from csr_core.stages import benchmarks
 from csr_core.stages.benchmarks import Benchmark
+from csr_core.stages.models import kept_embeddings
 from csr_core.stages.shards import missing_parts, part
+
+if TYPE_CHECKING:
+    from csr_core.reward.scorer import SentenceScorer
 
 YES_NO_TOKENS = 16  # enough for a yes or no with its reason: only the first sentence is read
 FILES = (".json",)  # what a finished shard leaves
@@ -58,11 +62,15 @@ def evaluate(
     figures: dict[str, Any] = {}
     summary: dict[str, Any] = {"splits": {}, "left_out": []}
     counted = {}
+    scorers: list[SentenceScorer] = []
     for split in found:
         done = [read_json(part(parts, number, ".json")) for number, (of, _) in enumerate(cut) if of is split]
         left_out = [*split.left_out, *(item for one in done for item in one["left_out"])]
         told = {kind: _in_order(split, kind, done) for kind in ("captions", "questions")}
-        add_relevance(told["captions"], {row["image_id"]: row["path"] for row in split.captions}, settings)
+        files = {row["image_id"]: row["path"] for row in split.captions}
+        if told["captions"]:
+            scorers = scorers or _scorers(settings, state)
+            add_relevance(told["captions"], files, scorers, settings.data.max_pixels)
         for kind, made in told.items():
             write_jsonl(answers / f"{split.name}_{kind}.jsonl", made)
         rows = _answers(answers, split.name)
@@ -91,6 +99,14 @@ def evaluate(
     write_json(metrics, figures)
     write_json(answers / "summary.json", summary)
     return summary
+
+
+def _scorers(settings: Settings, state: Path | None) -> list[SentenceScorer]:
+    """Of the models that watch, each loaded once, with what they made of the pictures in earlier iterations."""
+    from csr_core.reward.scorer import SentenceScorer
+
+    models = watching_models(settings)
+    return [SentenceScorer(model, kept=kept_embeddings(model, state) if state else None) for model in models]
 
 
 def shard_count(settings: Settings, splits: Mapping[str, Path]) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
@@ -253,7 +254,8 @@ def test_answers_are_greedy_and_in_order(model, split):
 def test_a_held_out_model_watches(model, split, tmp_path):
     """The mean over captions of the mean cosine of their sentences, beside the base's."""
     held_out = str(open_clips.clip(tmp_path / "clip"))
-    for name, more in (("base", {}), ("next", {"base": tmp_path / "base/answers"})):
+    state = tmp_path / "state"
+    for name, more in (("base", {"state": state}), ("next", {"base": tmp_path / "base/answers", "state": state})):
         out = tmp_path / name
         (out / "answers").mkdir(parents=True)
         own = EvaluateSettings(max_new_tokens=24, bootstrap=200, held_out_model=held_out)
@@ -268,3 +270,6 @@ def test_a_held_out_model_watches(model, split, tmp_path):
     said = split_sentences(rows[0]["caption"])
     expected = sum(scorer.relevances([("a", text) for text in said])) / len(said)
     assert rows[0]["held_out_relevance"] == pytest.approx(expected, abs=1e-4)
+    # Each picture's embedding is kept for the next iteration, of either model.
+    with sqlite3.connect(state / "embeddings.sqlite") as kept:
+        assert kept.execute("select count(*), count(distinct model) from pictures").fetchone() == (12, 2)
