@@ -13,7 +13,7 @@ from csr_core.evaluation.contrasts import gain_figures, gap_changes, gaps, relat
 from csr_core.evaluation.counts import Items, read_counts
 from csr_core.evaluation.report import is_descriptive
 from csr_core.layout import Layout
-from csr_core.report import COLUMNS, WATCHED, load_metrics
+from csr_core.report.figures import COLUMNS, cell, heading, load_metrics, scale
 
 FORMATS = ("markdown", "latex", "json")
 ESCAPES = {
@@ -102,27 +102,6 @@ def seeds_markdown(report: Sequence[Mapping[str, Any]]) -> str:
     )
     heads = ["split", "figure", "model", "seeds", "mean [95 %]", "spread", "difference to the base [95 %]"]
     return _markdown((caption, heads, rows))
-
-
-def scale(name: str, values: Sequence[float | None]) -> tuple[float, int]:
-    """(factor, decimals) to print a figure with: shares in percent, others as they are."""
-    if known := {**COLUMNS, **WATCHED}.get(name):
-        return known[1:]
-    return (100, 1) if all(value is None or -1 <= value <= 1 for value in values) else (1, 2)
-
-
-def heading(name: str, factor: float) -> str:
-    known = {**COLUMNS, **WATCHED}.get(name)
-    return known[0] if known else f"{name} %" if factor == 100 else name
-
-
-def cell(entry: Mapping[str, Any] | None, factor: float, decimals: int, key: str = "value", sign: str = "") -> str:
-    """`22.8 [21.5, 24.2]`; `-` where there is no value."""
-    if entry is None or entry.get(key) is None:
-        return "-"
-    numbers = (round(factor * entry[part], decimals) + 0.0 for part in (key, "low", "high"))  # no -0.0
-    value, low, high = (f"{number:{sign}.{decimals}f}" for number in numbers)
-    return f"{value} [{low}, {high}]"
 
 
 def _rows(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from flows.cli_benchmarks import list_benchmarks, lmms_eval, score
 from flows.cli_exchange import export_app, import_app
 from flows.cli_models import chat, export_model, push
 from flows.cli_presets import presets
+from flows.cli_report import report, show_report, where_else_to_look
 from flows.cli_reward import reward_app
 from flows.cli_table import seeds, table
 
@@ -99,9 +100,11 @@ def run(
     iterations: Annotated[int | None, typer.Option(min=1, help="Default: the number in the settings.")] = None,
     params: Params = Path("params.yaml"),
     overrides: Overrides = None,
+    root: Annotated[Path, typer.Option(help="Folder of all outputs: another one keeps an earlier run.")] = Path(),
 ) -> None:
     """Run the iterations as the Prefect flow, on its server or without one; print the table and write the report."""
     from csr_core.checks import refuse_missing_files
+    from csr_core.layout import Layout
     from csr_core.params import load_settings
     from flows.weak_reward import refuse_weak_reward
 
@@ -113,9 +116,10 @@ def run(
         from tasks.run import Run
         from tasks.session import get_ready
 
-        get_ready(Run(params, tuple(overrides or ())), iterations)  # while Prefect's server starts
-        csr(iterations=iterations, params=str(params), overrides=overrides or [])
-    _report(Path("reports/report.html"), iterations or settings.iterations)
+        get_ready(Run(params, tuple(overrides or ()), layout=Layout(root)), iterations)  # while Prefect's server starts
+        csr(iterations=iterations, params=str(params), overrides=overrides or [], root=str(root))
+    show_report([root], None, iterations or settings.iterations)
+    print(where_else_to_look(settings.tracking))
 
 
 @app.command()
@@ -151,12 +155,6 @@ def stage(
     for change in overrides or []:
         arguments += ["--set", change]
     raise typer.Exit(run_stage_main(arguments))
-
-
-@app.command()
-def report(out: Annotated[Path, typer.Option(help="The HTML file.")] = Path("reports/report.html")) -> None:
-    """Print the metrics by iteration, and write them with their curves as one HTML file."""
-    _report(out, None)
 
 
 @app.command()
@@ -226,6 +224,7 @@ def miniature_sample(
     print(f"wrote {count} scenes to {out}")
 
 
+app.command()(report)
 app.command()(chat)
 app.command()(push)
 app.command()(table)
@@ -256,15 +255,6 @@ def _prefect() -> Iterator[None]:
     # An empty address in the environment would do for the flow, but not for its events.
     with temporary_settings(restore_defaults={PREFECT_API_URL}):
         yield
-
-
-def _report(out: Path, iterations: int | None) -> None:
-    from csr_core.layout import Layout
-    from csr_core.report import metrics_table, write_report
-
-    print(metrics_table(Layout(), iterations))
-    write_report(Layout(), out, iterations)
-    print(f"\nThe page with the curves: {out}")
 
 
 def _print_metrics(metrics: dict[str, Any], as_json: bool) -> None:

@@ -16,7 +16,7 @@ from csr_core.config import Settings
 from csr_core.digests import digest_value
 from csr_core.params import flatten
 from csr_core.records import PREFERENCES, read_json, read_table
-from csr_core.report import conclusion
+from csr_core.report import conclusion, plot_answers, plot_metrics
 from csr_core.stages.guard import stopped
 from csr_core.stages.models import policy_files
 from tasks import figures
@@ -73,7 +73,7 @@ def record_preferences(track: Track, child: Child, made: dict[str, Any], revisio
     pairs = read_table(folder, PREFERENCES)
     title = f"iteration {k}"
     if scored := [pair for pair in pairs if pair["margin"] is not None]:
-        _picture(track, f"rewards_iter_{k}.png", lambda: figures.rewards(scored, title))
+        _picture(track, f"rewards_iter_{k}.png", lambda: plot_answers({title: scored}))
     _picture(track, f"pairs_iter_{k}.png", lambda: figures.some_pairs(pairs, track.run.folder, title))
 
 
@@ -166,7 +166,7 @@ def record_metrics(track: Track, child: Child) -> None:
         for held_out in (
             settings.evaluate.splits if child.fresh else ()
         ):  # a benchmark has other figures than its curves
-            _picture(track, f"metrics_{held_out}.png", partial(figures.metrics_by_iteration, so_far, held_out))
+            _picture(track, f"metrics_{held_out}.png", partial(plot_metrics, {"run": so_far}, held_out))
         _summary(track, [{split: figures_of[split]} for figures_of in so_far])
 
 

@@ -100,21 +100,26 @@ class ObjectParser:
 
     def mentions(self, text: str) -> list[str]:
         """The category of each mention in `text`, in order; longer phrases go before shorter ones."""
-        written = [_POSSESSIVE.sub("", token) for token in _TOKEN.findall(text.lower())]
+        return [category for _, _, category in self.spans(text)]
+
+    def spans(self, text: str) -> list[tuple[int, int, str]]:
+        """Each mention as (start, end, category): `text[start:end]` is what names it."""
+        tokens = list(_TOKEN.finditer(text))
+        written = [_POSSESSIVE.sub("", token[0].lower()) for token in tokens]
         words = ["" if token in self._lost else self.singular(token) for token in written]
-        found: list[tuple[str, str | None]] = []
+        found: list[tuple[int, int, str, str | None]] = []
         at = 0
         while at < len(words):
             for length in range(min(_LONGEST, len(words) - at), 0, -1):
                 hit = self._phrases.get(tuple(words[at : at + length]))
                 if hit is not None:
-                    found.append(hit)
+                    found.append((tokens[at].start(), tokens[at + length - 1].end(), *hit))
                     break
             at += length
         # "the seat of the toilet" is no chair
-        if any(word == "toilet" for word, _ in found):
-            found = [hit for hit in found if hit[0] != "seat"]
-        return [category for _, category in found if category is not None]
+        if any(word == "toilet" for _, _, word, _ in found):
+            found = [hit for hit in found if hit[2] != "seat"]
+        return [(start, end, category) for start, end, _, category in found if category is not None]
 
 
 @cache

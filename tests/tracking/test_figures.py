@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 
 from csr_core.records import PREFERENCES, read_table, write_table
-from tasks.figures import metrics_by_iteration, rewards, some_pairs, spread
+from csr_core.report import plot_answers, plot_metrics
+from csr_core.report.sample import spread
+from tasks.figures import some_pairs
 from tasks.run import Run
 from tasks.tracking import tracked
 from tests.tracking.conftest import client_of
@@ -39,7 +41,7 @@ def test_a_picture_that_is_gone_leaves_its_place_empty(pairs: list[dict[str, Any
 
 def test_one_pair_and_equal_rewards_can_be_drawn(pairs: list[dict[str, Any]], tmp_path: Path) -> None:
     one = [{**pairs[0], "chosen_reward": 1.0, "rejected_reward": 1.0}]
-    assert min(size(rewards(one, "iteration 1"))) > 300
+    assert min(size(plot_answers({"iteration 1": one}))) > 300
     assert min(size(some_pairs(one, tmp_path, "iteration 1"))) > 200
 
 
@@ -48,7 +50,7 @@ def test_intervals_that_miss_their_value_or_were_not_computed_can_be_drawn() -> 
     beside = {"value": 0.5, "low": 0.6, "high": 0.7}
     unknown = {"value": 0.0, "low": None, "high": None}
     figures = [{"test": {"chair_i": nothing, "recall": beside, "pope_accuracy": unknown}}] * 2
-    assert min(size(metrics_by_iteration(figures, "test"))) > 300
+    assert min(size(plot_metrics({"run": figures}, "test"))) > 300
 
 
 @pytest.mark.parametrize(

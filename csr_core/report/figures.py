@@ -1,11 +1,8 @@
-"""The metrics by iteration: a table for the terminal, and with their curves one HTML file that needs no network."""
+"""The metrics by iteration: their names and formats, a table for the terminal, what happened in one sentence."""
 
 from __future__ import annotations
 
-import base64
-import html
-import io
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from csr_core.errors import InputError
@@ -32,6 +29,7 @@ COLUMNS: dict[str, tuple[str, float, int]] = {
     "unjudged": ("unjudged %", 100, 1),
     "unparsed": ("unparsed %", 100, 1),
 }
+ALPHA = 0.05  # a difference with a smaller p is called one
 # name -> the same, of what the guards look at: in `csr table`, not in the terminal's.
 WATCHED: dict[str, tuple[str, float, int]] = {
     "relevance": ("relevance", 1, 2),
@@ -39,7 +37,6 @@ WATCHED: dict[str, tuple[str, float, int]] = {
     "base_nll": ("nats a token, base", 1, 3),
     "kl": ("KL to the base, nats a token", 1, 3),
 }
-CURVES = ("chair_i", "recall", "pope_accuracy")
 
 
 def load_metrics(layout: Layout, iterations: int | None = None) -> list[dict[str, Any]]:
@@ -74,83 +71,43 @@ def metrics_table(layout: Layout, iterations: int | None = None) -> str:
     return "\n\n".join(parts)
 
 
-def conclusion(runs: list[dict[str, Any]]) -> str:
-    """What happened, in one sentence, from the first split."""
-    split = next(iter(runs[0]))
-    if len(runs) < 2 or "chair_i" not in runs[0][split]:
+def conclusion(runs: Sequence[Mapping[str, Any]], split: str | None = None) -> str:
+    """What happened from the first model to the last, in one sentence, on `split` (None: the first).
+
+    Empty where CHAIR_i or recall were not measured, or without an interval.
+    """
+    split = split or next(iter(runs[0]))
+    if len(runs) < 2 or any("chair_i" not in metrics.get(split, {}) for metrics in (runs[0], runs[-1])):
         return ""
     first, last = runs[0][split], runs[-1][split]
     before, after = first["chair_i"], last["chair_i"]
     if not _complete(before) or not _complete(after) or last.get("recall", {}).get("value") is None:
         return ""
-    apart = after["high"] < before["low"] or after["low"] > before["high"]
-    moved = (
-        f"fell from {_percent(before)} to" if after["value"] < before["value"] else f"rose from {_percent(before)} to"
-    )
-    moved = "stayed at" if after["value"] == before["value"] else moved
-    text = (
-        f"Hallucinated objects {moved} {_percent(after)} of those named"
-        f"{'' if apart else ' (the intervals overlap)'}; "
-        f"recall {figure(first['recall'], 'recall').split()[0]} % -> {figure(last['recall'], 'recall').split()[0]} %"
-    )
+    verb = "stayed at" if after["value"] == before["value"] else None
+    verb = verb or ("fell from" if after["value"] < before["value"] else "rose from") + f" {percent(before)} to"
+    text = f"Hallucinated objects {verb} {percent(after)} of those named{_certainty(before, after)}"
+    for name, words in (("recall", "recall"), ("pope_accuracy", "POPE accuracy")):
+        if all(figures.get(name, {}).get("value") is not None for figures in (first, last)):
+            text += f"; {words} {100 * first[name]['value']:.1f} % -> {100 * last[name]['value']:.1f} %"
     control = last.get("chair_i_control")
     if control and control["value"] is not None:
         text += f"; the base's answers cut to the same recall would have {100 * control['value']:.1f} %"
     return text + "."
 
 
-def write_report(layout: Layout, out: Path, iterations: int | None = None) -> None:
-    """Write one self-contained HTML page: curves, the table, the conclusion."""
-    runs = load_metrics(layout, iterations)
-    picture = base64.b64encode(plot_metrics({"run": runs})).decode()
-    page = (
-        "<!doctype html><html lang='en'><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
-        "<title>CSR run</title><style>body{font:16px/1.5 system-ui;max-width:72rem;margin:2rem auto;padding:0 1rem}"
-        "pre{overflow-x:auto;background:#f6f6f6;padding:1rem}img{max-width:100%}</style>"
-        f"<h1>Calibrated Self-Rewarding</h1><p>{html.escape(conclusion(runs))}</p>"
-        f"<img alt='metrics by iteration' src='data:image/png;base64,{picture}'>"
-        f"<pre>{html.escape(metrics_table(layout, iterations))}</pre></html>"
-    )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(page, "utf-8")
+def _certainty(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """The p of the paired test where there is one; of older files, whether the intervals overlap."""
+    versus = after.get("vs_base") or {}
+    p = versus.get("p_holm", versus.get("p"))
+    if p is not None:
+        return f" (p {p_value(p)})" if p < ALPHA else f" (no clear difference: p {p_value(p)})"
+    apart = after["high"] < before["low"] or after["low"] > before["high"]
+    return "" if apart else " (the intervals overlap)"
 
 
-def plot_metrics(runs: dict[str, list[dict[str, Any]]], split: str | None = None) -> bytes:
-    """PNG with a panel for each of CURVES; a line with its 95 % interval for each named run."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, panels = plt.subplots(1, len(CURVES), figsize=(12, 3.6), constrained_layout=True)
-    for panel, name in zip(panels, CURVES, strict=True):
-        for label, metrics in runs.items():
-            found = [m[split or next(iter(m))].get(name) for m in metrics]
-            if any(value is None or value["value"] is None for value in found):
-                continue
-            values = [_drawable(value) for value in found]
-            steps, factor = range(len(values)), COLUMNS[name][1]
-            middle = [factor * value["value"] for value in values]
-            below = [factor * (value["value"] - value["low"]) for value in values]
-            above = [factor * (value["high"] - value["value"]) for value in values]
-            panel.errorbar(steps, middle, [below, above], marker="o", capsize=3, label=label)
-        panel.set_title(COLUMNS[name][0])
-        panel.set_xlabel("iteration (0: base)")
-        panel.xaxis.get_major_locator().set_params(integer=True)
-        panel.grid(alpha=0.3)
-    if len(runs) > 1:
-        panels[-1].legend(fontsize=7)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    plt.close(figure)
-    return buffer.getvalue()
-
-
-def _drawable(interval: dict[str, Any]) -> dict[str, float]:
-    """Bounds that hold the value: of a tiny split they may be missing, or lie beside it."""
-    value = interval["value"]
-    ends = [value, *(interval[end] for end in ("low", "high") if interval[end] is not None)]
-    return {"value": value, "low": min(ends), "high": max(ends)}
+def p_value(p: float) -> str:
+    """`= 0.012`, or `< 0.001`."""
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
 
 
 def _complete(interval: dict[str, Any]) -> bool:
@@ -166,7 +123,8 @@ def figure(interval: dict[str, Any], name: str) -> str:
     return f"{value} [{low}, {high}]"
 
 
-def _percent(interval: dict[str, Any]) -> str:
+def percent(interval: dict[str, Any]) -> str:
+    """`22.8 % [21.5, 24.2]` of a share with its interval."""
     value, low, high = (f"{100 * interval[key]:.1f}" for key in ("value", "low", "high"))
     return f"{value} % [{low}, {high}]"
 
@@ -183,3 +141,24 @@ def _align(rows: list[list[str]]) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
+
+
+def scale(name: str, values: Sequence[float | None]) -> tuple[float, int]:
+    """(factor, decimals) to print a figure with: shares in percent, others as they are."""
+    if known := {**COLUMNS, **WATCHED}.get(name):
+        return known[1:]
+    return (100, 1) if all(value is None or -1 <= value <= 1 for value in values) else (1, 2)
+
+
+def heading(name: str, factor: float) -> str:
+    known = {**COLUMNS, **WATCHED}.get(name)
+    return known[0] if known else f"{name} %" if factor == 100 else name
+
+
+def cell(entry: Mapping[str, Any] | None, factor: float, decimals: int, key: str = "value", sign: str = "") -> str:
+    """`22.8 [21.5, 24.2]`; `-` where there is no value."""
+    if entry is None or entry.get(key) is None:
+        return "-"
+    numbers = (round(factor * entry[part], decimals) + 0.0 for part in (key, "low", "high"))  # no -0.0
+    value, low, high = (f"{number:{sign}.{decimals}f}" for number in numbers)
+    return f"{value} [{low}, {high}]"

@@ -1,0 +1,77 @@
+"""Two finished runs beside each other: their last models' figures, paired picture by picture, and their settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from csr_core.errors import InputError
+from csr_core.evaluation.counts import Items, read_counts
+from csr_core.evaluation.report import is_descriptive
+from csr_core.evaluation.resampling import holm
+from csr_core.evaluation.statistics import paired_difference
+from csr_core.layout import Layout
+from csr_core.report.figures import COLUMNS, cell, heading, p_value, scale
+from csr_core.report.story import verdict
+
+Metrics = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A figure of the last model of two runs; `change` is this run's less the other's, on the same pictures."""
+
+    split: str
+    heading: str
+    own: str
+    other: str
+    change: str
+    p: str
+    verdict: str
+
+
+def compare_runs(
+    layout: Layout, runs: Sequence[Metrics], other: Layout, theirs: Sequence[Metrics], resamples: int = 1000
+) -> tuple[list[Contrast], str]:
+    """(contrasts of the figures that both have, why there are none). p with Holm's correction over all of them."""
+    try:
+        mine = read_counts(layout.answers(len(runs) - 1))
+        others = read_counts(other.answers(len(theirs) - 1))
+    except InputError as error:
+        return [], str(error)
+    found = []
+    for split in runs[-1]:
+        for name in (name for name in COLUMNS if name in runs[-1][split]):
+            difference = _difference(mine, others, split, name, resamples)
+            if difference is not None and name in theirs[-1].get(split, {}):
+                found.append((split, name, difference))
+    claimed = [difference["p"] for _, name, difference in found if not is_descriptive(name)]
+    corrected = iter(holm(claimed))
+    contrasts = []
+    for split, name, difference in found:
+        ends = [metrics[-1][split][name] for metrics in (runs, theirs)]
+        factor, decimals = scale(name, [end["value"] for end in ends])
+        p = None if is_descriptive(name) else next(corrected)
+        contrasts.append(
+            Contrast(
+                split,
+                heading(name, factor),
+                *(cell(end, factor, decimals) for end in ends),
+                cell(difference, factor, decimals, "difference", "+"),
+                "-" if p is None else p_value(p).removeprefix("= "),
+                verdict(name, difference["difference"], p),
+            )
+        )
+    return contrasts, "" if contrasts else "they were not measured on the same pictures"
+
+
+def _difference(mine: Items, others: Items, split: str, name: str, resamples: int) -> dict[str, Any] | None:
+    found = paired_difference(mine.get(split, []), others.get(split, []), name, resamples)
+    return None if found is None else found.as_dict()
+
+
+def differing(own: Mapping[str, Any], other: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(setting, its value here, its value there) of those that differ; one that a run does not have is None."""
+    names = [name for name in dict.fromkeys([*own, *other]) if own.get(name) != other.get(name)]
+    return [(name, own.get(name), other.get(name)) for name in names]

@@ -1,0 +1,200 @@
+"""What a run's page tells, as plain values: changes with intervals and p, guards, pairs, costs, settings, digests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from csr_core.config import Settings
+from csr_core.errors import SettingsError
+from csr_core.evaluation.contrasts import LOWER_IS_BETTER
+from csr_core.evaluation.report import is_descriptive
+from csr_core.layout import Layout
+from csr_core.params import flatten, load_settings
+from csr_core.records import read_json
+from csr_core.report.figures import ALPHA, COLUMNS, cell, conclusion, heading, p_value, scale
+from csr_core.report.sample import find_path
+from csr_core.stages.guard import stopped
+from csr_core.stages.plan import STAGES
+
+CARDS = ("chair_i", "recall", "pope_accuracy", "accuracy", "words")  # the first four that were measured head the page
+
+Metrics = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A figure over the iterations; `change` is the last one's paired difference to the base."""
+
+    name: str
+    heading: str
+    values: list[str]
+    change: str
+    p: str
+    verdict: str  # better, worse, no clear change, or empty: nothing is claimed from this figure
+
+
+def lines(runs: Sequence[Metrics], split: str) -> tuple[list[Line], list[Line]]:
+    """(the main figures of a split, all others)."""
+    found = dict.fromkeys(name for metrics in runs for name in metrics.get(split, {}))
+    main = [name for name in COLUMNS if name in found]
+    rest = sorted(name for name in found if name not in COLUMNS)
+    return [_line(runs, split, name) for name in main], [_line(runs, split, name) for name in rest]
+
+
+def _line(runs: Sequence[Metrics], split: str, name: str) -> Line:
+    entries = [metrics.get(split, {}).get(name) for metrics in runs]
+    factor, decimals = scale(name, [entry["value"] for entry in entries if entry])
+    versus = (entries[-1] or {}).get("vs_base") or {}
+    change = cell(versus, factor, decimals, "difference", "+") if versus else "-"
+    p = versus.get("p_holm", versus.get("p"))
+    return Line(
+        name,
+        heading(name, factor),
+        [cell(entry, factor, decimals) for entry in entries],
+        change,
+        "-" if p is None or is_descriptive(name) else p_value(p).removeprefix("= "),
+        verdict(name, versus.get("difference"), p),
+    )
+
+
+def verdict(name: str, difference: float | None, p: float | None) -> str:
+    """What may be said of a difference: better, worse or no clear change; empty where nothing is claimed from `name`."""
+    if difference is None or p is None or is_descriptive(name):
+        return ""
+    if p >= ALPHA or difference == 0:
+        return "no clear change"
+    return "better" if (difference < 0) == (name in LOWER_IS_BETTER) else "worse"
+
+
+def cards(runs: Sequence[Metrics]) -> list[dict[str, str]]:
+    """The main figures of the first split: what they were, what they are, and whether that is better."""
+    split = next(iter(runs[0]))
+    found = []
+    for name in CARDS:
+        ends = [metrics.get(split, {}).get(name) for metrics in (runs[0], runs[-1])]
+        if all(end and end["value"] is not None for end in ends):
+            line = _line([runs[0], runs[-1]], split, name)
+            found.append(
+                {
+                    "heading": line.heading,
+                    "before": line.values[0].split()[0],
+                    "after": line.values[1].split()[0],
+                    "change": line.change,
+                    "verdict": line.verdict,
+                }
+            )
+    return found[:4]
+
+
+def sentences(runs: Sequence[Metrics]) -> list[tuple[str, str]]:
+    """(split, what changed on it, in words): from CHAIR where there is one, else from all figures that changed."""
+    found = []
+    for split in runs[0]:
+        told = conclusion(runs, split)
+        if not told and len(runs) > 1:
+            main, _ = lines(runs, split)
+            claimed = [line for line in main if line.verdict]
+            parts = [
+                f"{line.heading} {line.values[0].split()[0]} -> {line.values[-1].split()[0]} "
+                f"({line.verdict}, p {line.p if line.p.startswith('<') else '= ' + line.p})"
+                for line in claimed
+            ]
+            told = "; ".join(parts) + "." if parts else ""
+        if told:
+            found.append((split, told))
+    return found
+
+
+def guards(layout: Layout, last: int) -> list[dict[str, Any]]:
+    """Of each iteration: {iteration, stopped, fired: sentences, quiet: [(guard, sentence)], unmeasured}."""
+    found = []
+    for k in range(1, last + 1):
+        if layout.guards(k).is_file():
+            read = read_json(layout.guards(k))
+            pairs = [(one["guard"], one["sentence"]) for one in read if not one["fired"] and one["value"] is not None]
+            found.append(
+                {
+                    "iteration": k,
+                    "stopped": stopped(k, layout),
+                    "fired": [(one["guard"], one["sentence"]) for one in read if one["fired"]],
+                    "quiet": pairs,
+                    "unmeasured": [(one["guard"], one["sentence"]) for one in read if one["value"] is None],
+                }
+            )
+    return found
+
+
+def pairs(layout: Layout, last: int) -> list[dict[str, Any]]:
+    """Of each iteration: how many pairs of how many prompts, why others gave none, what they are like."""
+    found = []
+    for k in range(1, last + 1):
+        file = layout.preferences(k) / "summary.json"
+        if file.is_file():
+            summary = read_json(file)
+            diversity = summary.get("diversity", {})
+            found.append(
+                {
+                    "iteration": k,
+                    "prompts": summary["prompts"],
+                    "pairs": summary["pairs"],
+                    "left_out": dict(sorted(summary["left_out_by_reason"].items(), key=lambda item: -item[1])),
+                    "words": diversity.get("words"),
+                    "sentences": diversity.get("sentences"),
+                    "margin": diversity.get("margin"),
+                    "rejected_longer": diversity.get("rejected_longer"),
+                }
+            )
+    return found
+
+
+def stamps(layout: Layout, last: int) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """(iteration, stage, stamp) of every finished stage that left one, in the order of the method."""
+    for k in range(last + 1):
+        for stage in STAGES:
+            file = layout.state / "stamps" / f"{stage}@{k}.json"
+            if file.is_file():
+                yield k, stage, read_json(file)
+
+
+def settings_in_force(layout: Layout, last: int) -> tuple[dict[str, Any], str]:
+    """(section.key -> value, where this is from).
+
+    What the stages of the last iteration ran with, as they noted it; where that is gone, the settings file.
+    """
+    found: dict[str, Any] = {}
+    for k, stage, stamp in stamps(layout, last):
+        for name, value in flatten(stamp.get("settings", {})).items():
+            if stage == "prepare" and k > 0 and name != "seed":
+                found[f"data.{name}"] = value
+            elif name == "seed" or name.split(".")[0] in Settings.model_fields:
+                found[name] = value
+    found.pop("data.iteration", None)
+    if found:
+        return found, "as the stages noted them when they ran"
+    try:
+        return flatten(load_settings(layout.root / "params.yaml")), "of params.yaml as it is now"
+    except SettingsError:
+        return {}, "not known: neither the stages' notes (.csr/) nor params.yaml are here"
+
+
+def split_folders(layout: Layout, settings: Mapping[str, Any]) -> dict[str, Path]:
+    """Where the held-out splits lie, by the settings in force; those of the drawn world below the run's folder."""
+    named = {
+        name.removeprefix("evaluate.splits.").removesuffix(".folder"): str(folder)
+        for name, folder in settings.items()
+        if name.startswith("evaluate.splits.") and name.endswith(".folder")
+    }
+    return {
+        name: layout.splits / name if folder.startswith("miniature:") else find_path(folder, layout)
+        for name, folder in named.items()
+    }
+
+
+def digests(layout: Layout, last: int) -> list[tuple[str, str]]:
+    """(output, SHA-256 of its content) of every finished stage."""
+    return [
+        (path, digest) for _, _, stamp in stamps(layout, last) for path, digest in sorted(stamp["outputs"].items())
+    ]
