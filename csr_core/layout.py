@@ -53,6 +53,10 @@ class Layout:
         return self.root / "data" / f"iter_{iteration}" / "verdict.json"
 
     @property
+    def report(self) -> Path:
+        return self.root / "reports" / "report.html"
+
+    @property
     def splits(self) -> Path:
         return self.root / "data" / "splits"
 

@@ -11,7 +11,7 @@ from typing import Any
 from csr_core.errors import InputError, SettingsError
 from csr_core.evaluation.contrasts import gain_figures, gap_changes, gaps, relative_gain
 from csr_core.evaluation.counts import Items, read_counts
-from csr_core.evaluation.report import is_descriptive
+from csr_core.evaluation.hypotheses import is_descriptive
 from csr_core.layout import Layout
 from csr_core.report.figures import COLUMNS, cell, heading, load_metrics, scale
 

@@ -28,7 +28,8 @@ def show_report(runs: list[Path], out: Path | None, iterations: int | None, tree
     from csr_core.layout import Layout
     from csr_core.report import metrics_table, write_report
 
-    layout, out = Layout(runs[0]), out or runs[0] / "reports" / "report.html"
+    layout = Layout(runs[0])
+    out = out or layout.report
     print(metrics_table(layout, iterations))
     write_report(layout, out, iterations, {str(run): Layout(run) for run in runs[1:]}, trees)
     print(f"\nOpen {out} in a browser: figures, guards, sentence trees, answers before and after.")

@@ -17,7 +17,7 @@ from uuid import UUID
 from csr_core.images import open_image
 from csr_core.layout import Layout
 from csr_core.records import PREFERENCES, read_table
-from csr_core.report import COLUMNS, conclusion, figure, load_metrics
+from csr_core.report import COLUMNS, conclusion, figure, load_metrics, plot_metrics
 from csr_core.stages.plan import StageCall
 
 UPDATE_SECONDS = 2.0
@@ -99,16 +99,24 @@ def show_table(markdown: str, key: str, description: str) -> None:
 
 
 def show_metrics(iteration: int, layout: Layout, key: str = "csr-metrics") -> None:
-    """A table of the benchmark figures of the base and each iteration so far."""
+    """What changed so far in words, with the curves and a table of the benchmark figures by iteration."""
     runs = load_metrics(layout, iteration)
-    lines = [conclusion(runs)]
+    lines = []
     for split in runs[0]:
+        told = conclusion(runs, split)
+        curves = base64.b64encode(plot_metrics({"this run": runs}, split)).decode()
+        lines += ["", f"**{split}**: {told}" if told else f"**{split}**", ""]
+        lines += [f"![curves of the main figures of {split}](data:image/png;base64,{curves})"]
         names = [name for name in COLUMNS if name in runs[0][split]]
-        lines += ["", f"**{split}**, 95 % intervals over pictures", ""]
+        lines += ["", "95 % intervals over pictures:", ""]
         lines += ["| | " + " | ".join(COLUMNS[name][0] for name in names) + " |", "|---" * (len(names) + 1) + "|"]
         for k, metrics in enumerate(runs):
             cells = " | ".join(figure(metrics[split][name], name) if name in metrics[split] else "-" for name in names)
             lines.append(f"| {'base' if k == 0 else f'iteration {k}'} | {cells} |")
+    lines += [
+        "",
+        f"The whole story, with the sentence trees: `{layout.report}`, also among the artifacts of the MLflow run.",
+    ]
     show_table("\n".join(lines), key, f"Benchmark figures up to iteration {iteration}")
 
 

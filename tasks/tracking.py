@@ -93,6 +93,10 @@ class Track:
         self._iterations: dict[int, str] = {}
         self._lock = threading.Lock()
 
+    def keep_page(self, page: Path) -> None:
+        """The report among the run's artifacts, where MLflow's page shows it."""
+        self.store.client.log_artifact(self.run_id, str(page))
+
     @contextmanager
     def stage(self, name: str, iteration: int) -> Iterator[Child]:
         """A run for the stage while the block runs; an exception that leaves the block ends it FAILED or KILLED."""

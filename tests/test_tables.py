@@ -12,7 +12,7 @@ import pytest
 from csr_core.ablation import folder, over_seeds_table
 from csr_core.errors import InputError, SettingsError
 from csr_core.evaluation.counts import write_counts
-from csr_core.evaluation.report import correct
+from csr_core.evaluation.hypotheses import correct
 from csr_core.evaluation.seeds import seeds_report
 from csr_core.evaluation.statistics import Item, compare, measure
 from csr_core.layout import Layout

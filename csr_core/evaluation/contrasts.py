@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 
 from csr_core.errors import InputError
-from csr_core.evaluation.report import is_descriptive
+from csr_core.evaluation.hypotheses import LOWER_IS_BETTER, is_descriptive
 from csr_core.evaluation.resampling import LEVEL, Estimate, estimate, minus, symmetric_bounds
 from csr_core.evaluation.statistics import Item, image_table, names, paired_table, ratio
 
-LOWER_IS_BETTER = ("chair_i", "chair_s")
 # What full marks are, of figures that are no shares; the first pattern that fits counts.
 FULL_MARKS = {"perception": 2000.0, "cognition": 800.0}  # MME's
 

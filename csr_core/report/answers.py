@@ -17,14 +17,14 @@ from csr_core.layout import Layout
 from csr_core.report.sample import spread
 from csr_core.report.trees import Pictures
 
-SHOWN = 12  # answers of a split
+SHOWN = 24  # answers on the page, shared out among the splits
 
 Piece = tuple[str, str]  # a piece of an answer and what it is: "", right, wrong
 
 
 @dataclass(frozen=True)
 class Compared:
-    """One picture's answers. `pieces`: of each model the answer cut at what it names; `wrong`: how many are not there."""
+    """One picture's answers: of each model its `pieces`, cut at what it names, and how many of these are `wrong`."""
 
     prompt: str
     picture: int | None  # its place among the page's pictures
@@ -47,7 +47,7 @@ class Answers:
 def compared_answers(
     layout: Layout, last: int, splits: Mapping[str, Path], pictures: Pictures, shown: int = SHOWN
 ) -> list[Answers]:
-    """Of each split (name -> its folder) that has descriptions of the base and of iteration `last`.
+    """Of each split (name -> its folder) that has descriptions of the base and of iteration `last`; `shown` in all.
 
     Examples lie at equal distances in the order of the change, so that the page shows them in proportion.
     """
@@ -61,7 +61,7 @@ def compared_answers(
         except InputError:  # moved away since it was measured: there is nothing to mark answers by
             continue
         if rows := _rows(split, files):
-            found.append(_answers(split, rows, pictures, shown))
+            found.append(_answers(split, rows, pictures, max(2, shown // len(splits))))
     return found
 
 

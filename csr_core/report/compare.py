@@ -8,7 +8,7 @@ from typing import Any
 
 from csr_core.errors import InputError
 from csr_core.evaluation.counts import Items, read_counts
-from csr_core.evaluation.report import is_descriptive
+from csr_core.evaluation.hypotheses import is_descriptive
 from csr_core.evaluation.resampling import holm
 from csr_core.evaluation.statistics import paired_difference
 from csr_core.layout import Layout
@@ -53,11 +53,13 @@ def compare_runs(
         ends = [metrics[-1][split][name] for metrics in (runs, theirs)]
         factor, decimals = scale(name, [end["value"] for end in ends])
         p = None if is_descriptive(name) else next(corrected)
+        own, there = (cell(end, factor, decimals) for end in ends)
         contrasts.append(
             Contrast(
                 split,
                 heading(name, factor),
-                *(cell(end, factor, decimals) for end in ends),
+                own,
+                there,
                 cell(difference, factor, decimals, "difference", "+"),
                 "-" if p is None else p_value(p).removeprefix("= "),
                 verdict(name, difference["difference"], p),

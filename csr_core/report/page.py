@@ -23,6 +23,8 @@ from csr_core.stages.costs import stage_costs
 
 Runs = Sequence[Mapping[str, Any]]
 
+SCRIPTS = ("helpers.js", "tree.js", "page.js")  # joined to one, in this order
+
 
 def write_report(
     layout: Layout,
@@ -106,7 +108,7 @@ def _with_curves(runs: Runs) -> list[str]:
 def _rewards(layout: Layout, last: int) -> dict[str, str]:
     """Drawings of how rewards are spread; none of iterations whose pairs came without rewards."""
     drawings = {}
-    scored = {}
+    scored: dict[str, list[dict[str, Any]]] = {}
     for k in range(1, last + 1):
         if layout.preferences(k).is_dir():
             rows = [row for row in read_table(layout.preferences(k), PREFERENCES) if row["margin"] is not None]
@@ -146,7 +148,9 @@ def _filled(context: Mapping[str, Any], trees: Mapping[str, Any]) -> str:
     from jinja2 import Environment
 
     assets = resources.files("csr_core.report").joinpath("assets")
-    style, script, template = (assets.joinpath(name).read_text("utf-8") for name in ("page.css", "page.js", "page.html"))
+    style, template = (assets.joinpath(name).read_text("utf-8") for name in ("page.css", "page.html"))
+    parts = [assets.joinpath(name).read_text("utf-8") for name in SCRIPTS]
+    script = '"use strict";\n{\n' + "\n".join(parts) + "}\n"
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     data = json.dumps(trees, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for sign in "<>&\u2028\u2029":  # so that no text can end the script element that holds it

@@ -17,7 +17,7 @@ from csr_core.layout import Layout
 T = TypeVar("T")
 
 SIDE = 320  # pixels of a picture's longer side on the page
-SMALL = 128  # pixels: a picture this small is kept without loss
+SMALL = 8_000  # bytes: a picture that takes no more without loss, as a drawing does, is kept so
 
 
 def spread(items: Sequence[T], count: int) -> list[T]:
@@ -50,10 +50,12 @@ def data_uri(path: Path, max_pixels: int) -> str | None:
         picture = open_image(path, max_pixels)
     except InputError:
         return None
-    lossless = max(picture.size) <= SMALL
     picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    picture.save(buffer, "WEBP", quality=72, lossless=lossless)
+    picture.save(buffer, "WEBP", lossless=True, quality=30, method=1)
+    if buffer.tell() > SMALL:
+        buffer = io.BytesIO()
+        picture.save(buffer, "WEBP", quality=72)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 

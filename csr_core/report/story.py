@@ -9,8 +9,7 @@ from typing import Any
 
 from csr_core.config import Settings
 from csr_core.errors import SettingsError
-from csr_core.evaluation.contrasts import LOWER_IS_BETTER
-from csr_core.evaluation.report import is_descriptive
+from csr_core.evaluation.hypotheses import LOWER_IS_BETTER, is_descriptive
 from csr_core.layout import Layout
 from csr_core.params import flatten, load_settings
 from csr_core.records import read_json
@@ -61,7 +60,7 @@ def _line(runs: Sequence[Metrics], split: str, name: str) -> Line:
 
 
 def verdict(name: str, difference: float | None, p: float | None) -> str:
-    """What may be said of a difference: better, worse or no clear change; empty where nothing is claimed from `name`."""
+    """What may be said of a difference: better, worse, no clear change; empty where nothing is claimed from `name`."""
     if difference is None or p is None or is_descriptive(name):
         return ""
     if p >= ALPHA or difference == 0:
@@ -195,6 +194,4 @@ def split_folders(layout: Layout, settings: Mapping[str, Any]) -> dict[str, Path
 
 def digests(layout: Layout, last: int) -> list[tuple[str, str]]:
     """(output, SHA-256 of its content) of every finished stage."""
-    return [
-        (path, digest) for _, _, stamp in stamps(layout, last) for path, digest in sorted(stamp["outputs"].items())
-    ]
+    return [(path, digest) for _, _, stamp in stamps(layout, last) for path, digest in sorted(stamp["outputs"].items())]

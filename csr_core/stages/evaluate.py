@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from csr_core.config import Settings
 from csr_core.errors import InputError
 from csr_core.evaluation.counts import write_counts
-from csr_core.evaluation.report import Rows, correct, split_metrics
+from csr_core.evaluation.hypotheses import correct
+from csr_core.evaluation.report import Rows, split_metrics
 from csr_core.evaluation.sources import read_rows
 from csr_core.evaluation.splits import Split, read_split
 from csr_core.evaluation.watching import add_relevance, watching_models

@@ -6,7 +6,7 @@ import pytest
 from csr_core.errors import InputError
 from csr_core.evaluation.contrasts import gain_figures, gap_changes, gaps, relative_gain
 from csr_core.evaluation.counts import read_counts, write_counts
-from csr_core.evaluation.report import correct
+from csr_core.evaluation.hypotheses import correct
 from csr_core.evaluation.seeds import over_seeds, summarise
 from csr_core.evaluation.statistics import Item, compare, measure
 

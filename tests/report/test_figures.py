@@ -1,5 +1,8 @@
 """The table, the sentence and the page say what the metrics files say."""
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -60,11 +63,13 @@ def test_figures_without_a_value_or_bounds_are_shown_as_far_as_they_go(tmp_path:
     assert figure(runs[1]["test"]["chair_i"], "chair_i") == "10.0"
 
 
-def test_the_page_needs_no_network(layout: Layout, tmp_path: Path) -> None:
+def test_the_page_names_nothing_outside_itself(layout: Layout, tmp_path: Path) -> None:
+    """Every address in it is data; what a browser does with it: test_in_browser.py."""
     write_report(layout, tmp_path / "r.html")
     page = (tmp_path / "r.html").read_text()
     assert "22.0 [20.0, 24.0]" in page
-    assert "http" not in page
+    assert all(address.startswith(("data:", "#")) for address in re.findall(r"(?:src|href)=\"([^\"]*)", page))
+    assert "url(" not in page
     assert plot_metrics({"run": load_metrics(layout)}).startswith(b"\x89PNG")
 
 
@@ -94,3 +99,10 @@ def test_the_ablation_covers_each_part_under_each_preset() -> None:
     parts = {"image alone", "likelihood alone", "both, raw", "both, standardised"}
     assert {name for name in CONFIGURATIONS if ":" in name} == {f"{p}: {x}" for p in ("paper", "steady") for x in parts}
     assert all(changes[0].removeprefix("preset=") in PRESETS for changes in CONFIGURATIONS.values())
+
+
+def test_reading_a_run_loads_nothing_heavy() -> None:
+    """The flow's own process shows figures, and `csr report` answers at once: neither pays for torch."""
+    heavy = "{'torch', 'transformers', 'scipy', 'matplotlib'}"
+    code = f"import sys, csr_core.report, csr_core.tables; assert not {heavy} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
