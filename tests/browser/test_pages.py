@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from csr_core.layout import Layout
 from csr_core.records import PREFERENCES, read_json, read_table
 from csr_core.report import figure
 from tests.browser.conftest import ITERATIONS, SHARDS, Site
+from tests.browser.opened import SIZES, filter_trees, first_paint, opened, serious_problems, walk_by_keyboard
 
 expect.set_options(timeout=60_000)
 RUN = "csr steady seed 0"
@@ -208,3 +210,30 @@ def test_prefect_renders_pairs_with_their_pictures(page: Page, site: Site, shoot
     widths = pictures.evaluate_all("pictures => pictures.map(picture => picture.naturalWidth)")
     assert min(widths) > 50, widths
     shoot("prefect-pairs")
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_report_of_a_run_is_walked_filtered_and_open_to_all(
+    chromium: str, site: Site, size: str, tmp_path: Path
+) -> None:
+    report = Layout(site.folder).report
+    assert report.stat().st_size < 5_000_000
+    with opened(chromium, report, size, tmp_path / "log.json") as found:
+        assert first_paint(found.page) < 1
+        shown = f"{values(site, 'chair_i')[-1] * 100:.1f}"
+        expect(found.page.locator(".cards")).to_contain_text(shown)
+        walk_by_keyboard(found.page)
+        filter_trees(found.page, "there is", "hippopotamus")
+        assert serious_problems(found.page) == []
+
+
+def test_mlflow_shows_the_report_with_its_trees(page: Page, site: Site, shoot: Shoot) -> None:
+    open_runs(page, site)
+    row_of(page, RUN).get_by_role("link", name=RUN, exact=True).click()
+    page.get_by_role("tab", name="Artifacts").click()
+    page.get_by_text("report.html", exact=True).click()
+    frame = page.frame_locator("iframe")
+    expect(frame.get_by_role("heading", name="Sentence trees")).to_be_visible()
+    expect(frame.get_by_role("treeitem").first).to_be_attached()
+    frame.get_by_role("heading", name="Sentence trees").scroll_into_view_if_needed()
+    shoot("mlflow-report")
