@@ -42,7 +42,9 @@ def run_process(order: Order, folder: Path, progress: Path | None = None) -> Non
     if code == OUT_OF_MEMORY:
         raise OutOfMemoryError(f"{name} ran out of memory: the setting to lower stands above")
     if code == -signal.SIGKILL:
-        raise OutOfMemoryError(f"{name} was killed, most likely by the system for the memory it took: lower run.workers")
+        raise OutOfMemoryError(
+            f"{name} was killed, most likely by the system for the memory it took: lower run.workers"
+        )
     if code < 0:
         raise RuntimeError(f"{name} was killed by signal {-code}: see what it printed above")
     if code:
