@@ -135,6 +135,8 @@ class Source:
         if isinstance(node, ast.Dict):
             keys = [key.value if isinstance(key, ast.Constant) else None for key in node.keys]
             yield from (value for key, value in zip(keys, node.values, strict=True) if key == "reason")
+        if isinstance(node, ast.Assign) and "reason" in map(_name, node.targets):
+            yield node.value  # mostly filled into another text
         if not isinstance(node, ast.Call) or not node.args:
             return
         name, words = _name(node.func), {word.arg: ast.unparse(word.value) for word in node.keywords}

@@ -35,8 +35,10 @@ HANDED_ON = {
     ("csr_core/prompt_sources.py", "json.loads(line)"): "no text, but a row",
     ("csr_core/prompts.py", "row"): "prompt_sources._line",
     ("csr_core/stages/__main__.py", "f'csr: {error}'"): "any CsrError",
+    ("csr_core/stages/score.py", "f\"{left_out[0]['prompt_id']}: {left_out[0]['reason']}\""): "a reason",
     ("flows/cli.py", "f'csr: {error}'"): "any CsrError",
     ("flows/cli_reward.py", "f'\\nREFUSED: {refusal(trial)}'"): "verdict.refusal",
+    ("tasks/store.py", "(str(error).splitlines() or [''])[0][:500]"): "MLflow's own words",
 }
 PROGRESS = "csr_core/progress.py"  # its lines are news, no messages
 RAISED_AGAIN = ("csr_core/stages/launch.py", "raise cause from None")  # what a rank raised
