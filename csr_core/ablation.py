@@ -65,7 +65,9 @@ def ablate(
     """
     names = list(only or CONFIGURATIONS)
     if unknown := [name for name in names if name not in CONFIGURATIONS]:
-        raise SettingsError(f"no configuration {unknown}: there are {list(CONFIGURATIONS)}")
+        raise SettingsError(
+            f"--only: there is no configuration {', '.join(unknown)}; expected some of {', '.join(CONFIGURATIONS)}"
+        )
     todo = [(name, seed) for seed in range(seeds) for name in names]
     for name, seed in todo:
         load_settings(params, _overrides(name, seed, overrides))

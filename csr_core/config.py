@@ -64,7 +64,9 @@ class GenerateSettings(_Section):
         if self.keep_best + self.keep_worst == 0:
             raise ValueError("keep_best and keep_worst are both 0: no node would be grown; set at least one of them")
         if self.method == "diverse_beam" and self.width % self.beam_groups:
-            raise ValueError(f"width ({self.width}) must be a multiple of beam_groups ({self.beam_groups})")
+            raise ValueError(
+                f"width ({self.width}) must be a multiple of beam_groups ({self.beam_groups}): change one of them"
+            )
         if self.max_sentences is None and self.max_characters is None:
             raise ValueError("max_sentences and max_characters are both null: a response could grow for ever")
         return self

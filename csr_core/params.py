@@ -34,9 +34,14 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
     try:
         tree = yaml.load(path.read_text("utf-8"), Loader=_Loader)
     except yaml.YAMLError as error:
-        raise SettingsError(f"{path} is not valid YAML: {error}") from error
+        raise SettingsError(
+            f"{path} is not valid YAML (often a tab, an open quote, or a colon without a blank behind it): {error}"
+        ) from error
     if not isinstance(tree, dict):
-        raise SettingsError(f"expected sections such as `model:` in {path}, got {type(tree).__name__}")
+        raise SettingsError(
+            f"expected sections such as `model:` in {path}, got {type(tree).__name__}: is it empty, or another file? "
+            "`csr init --force` writes it anew"
+        )
     changes = dict(_parse_override(text) for text in overrides)
     if (preset := changes.get("preset")) is not None:
         if preset not in PRESETS:
@@ -56,8 +61,8 @@ def settings_from(tree: Mapping[str, Any], source: str = "the settings") -> Sett
         return Settings.model_validate(tree)
     except ValidationError as error:
         lines = [f"  - {_problem(item)}" for item in error.errors(include_url=False)]
-        count = f"{len(lines)} problem{'s' if len(lines) > 1 else ''}"
-        raise SettingsError(f"{count} in {source}:\n" + "\n".join(lines)) from None
+        problems = "\n".join(lines)
+        raise SettingsError(f"{len(lines)} problem{'s' if len(lines) > 1 else ''} in {source}:\n{problems}") from None
 
 
 def flatten(settings: Settings | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -174,7 +179,7 @@ def _put(tree: dict[str, Any], key: str, value: Any) -> None:
     for section in sections:
         child = tree.setdefault(section, {})
         if not isinstance(child, dict):
-            raise SettingsError(f"--set {key}=...: {section} is a value, not a section")
+            raise SettingsError(f"--set {key}=...: {section} is a value, not a section: set {section} itself")
         tree = child
     tree[name] = value
 

@@ -251,7 +251,10 @@ def _prefect() -> Iterator[None]:
         yield
         return
     if url:
-        print(f"no Prefect server answers at {url}: using a temporary one", file=sys.stderr)
+        print(
+            f"no Prefect server answers at {url}: using a temporary one (`csr up` starts one that stays)",
+            file=sys.stderr,
+        )
     # An empty address in the environment would do for the flow, but not for its events.
     with temporary_settings(restore_defaults={PREFECT_API_URL}):
         yield

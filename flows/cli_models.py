@@ -89,7 +89,9 @@ def chat(
         raise InputError(f"there is no picture {image}: expected a file such as photo.jpg")
     picture = open_image(image, settings.data.max_pixels)
     if not layout.model(iteration).is_dir():
-        raise InputError(f"{layout.model(iteration)} is not there: run iteration {iteration} first")
+        raise InputError(
+            f"{layout.model(iteration)} is not there: run iteration {iteration} first, or name another with --iteration"
+        )
     scorer = SentenceScorer(settings.reward)
     table = Table(title=f"{image}: {prompt}", show_lines=True)
     sides = []

@@ -42,7 +42,9 @@ def reward_check(
 
     settings = load_settings(params, overrides or [])
     if short and (instances or count):
-        raise SettingsError("--short takes the data of the settings, and so many pictures as before a run")
+        raise SettingsError(
+            "--short takes data and pictures as before a run: leave out --instances and --count, or --short"
+        )
     if images and not instances:
         raise SettingsError("--images is the folder of the pictures of --instances FILE: give that too")
     if short:

@@ -42,10 +42,13 @@ def run_process(order: Order, folder: Path, progress: Path | None = None) -> Non
     if code == OUT_OF_MEMORY:
         raise OutOfMemoryError(f"{name} ran out of memory: the setting to lower stands above")
     if code == -signal.SIGKILL:
-        raise OutOfMemoryError(f"{name} was killed, most likely by the system for the memory it took")
+        raise OutOfMemoryError(
+            f"{name} was killed, most likely by the system for the memory it took: lower run.workers"
+        )
+    if code < 0:
+        raise RuntimeError(f"{name} was killed by signal {-code}: see what it printed above")
     if code:
-        cause = f"was killed by signal {-code}" if code < 0 else f"failed with exit status {code}"
-        raise RuntimeError(f"{name} {cause}: see what it printed above")
+        raise RuntimeError(f"{name} failed with exit status {code}: see what it printed above")
 
 
 def end_all() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -75,7 +76,7 @@ def exclusive(layout: Layout) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        print("another run works in this folder: waiting for its end", flush=True)
+        print("another run works in this folder: waiting for its end", file=sys.stderr, flush=True)
         lock.acquire()
     try:
         yield

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 PATIENCE = 60.0  # seconds to wait for another DVC process
+LATER = "; the run goes on, and `dvc commit -f` or `dvc push` makes up for it"
 
 BASE_STAGES = {"prepare": "splits", "evaluate": "base"}  # iteration 0: name of the stage -> its name in dvc.yaml
 
@@ -44,7 +45,7 @@ class Versioning:
         self.recording = (self.root / "dvc.yaml").is_file() and (self.root / ".dvc").is_dir()
         if self.recording and not self._as_in_params_file(run):
             self.recording = False
-            self._tell("DVC records nothing: this run's settings are not those of params.yaml")
+            self._tell("DVC records nothing: this run's settings (--set, --params) are not those of params.yaml")
 
     def record(self, name: str, iteration: int, key: str | None = None) -> str | None:
         """Record the outputs of stage `name` of `iteration`, which has finished.
@@ -134,9 +135,9 @@ class Versioning:
                 if time.monotonic() < until:
                     time.sleep(0.5)
                     continue
-                self._tell(f"DVC could not {what}: another DVC process held the repository for {PATIENCE:.0f} s")
+                self._tell(f"DVC could not {what}: another DVC process held the repository for {PATIENCE:.0f} s{LATER}")
             except Exception as error:  # also of the network libraries behind a remote
-                self._tell(f"DVC could not {what}: {type(error).__name__}: {error}")
+                self._tell(f"DVC could not {what}: {type(error).__name__}: {error}{LATER}")
             return None
 
     def _with_repo(self, work: Callable[[Repo], T]) -> T:

@@ -304,5 +304,8 @@ def probe_batch(policy: Policy, pairs: Pairs, max_pixels: int) -> dict[str, torc
     batch = PairCollator(policy, max_pixels)(pairs.rows[:1])
     del batch["completion_mask"]
     if not batch:
-        raise InputError("no inputs to compare on")
+        raise InputError(
+            "the processor gives no inputs for the first pair: set finetune.carry to 'adapter', and please "
+            "report the model"
+        )
     return batch

@@ -55,7 +55,9 @@ def relative_gain(
         raise InputError("no figure is left for the relative gain: name some that both models have, as SPLIT/FIGURE")
     ours, theirs = (_mean_score(one, other, figures, resamples, seed) for one, other in ((model, base), (base, model)))
     if not theirs[0] or not np.all(theirs[1]):
-        raise InputError("the base's mean score is 0, or nearly: nothing can be said relative to it")
+        raise InputError(
+            "the base's mean score is 0, or nearly: nothing can be said relative to it; name other figures with --gain"
+        )
     value, values = ours[0] / theirs[0] - 1, ours[1] / theirs[1] - 1
     low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Contrast(float(value), float(low), float(high))
@@ -120,7 +122,7 @@ def _mean_score(
         images = sorted({item.image for item in (*mine, *theirs)}, key=str)
         table = paired_table(mine, theirs, name, images)[:, :2]
         if not table[:, 1].any():
-            raise InputError(f"{split}/{name} is not among the figures that both models have")
+            raise InputError(f"{split}/{name} is not among the figures that both models have: `csr table` lists them")
         found = estimate(table, resamples, seed + zlib.crc32(split.encode()))
         scores.append(_score(name, found.value))
         if not _is_score(scores[-1]):

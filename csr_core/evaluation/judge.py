@@ -77,7 +77,8 @@ def judge(
                 file.flush()
     if failed:
         key, reason = next(iter(failed.items()))
-        log.warning("%s: %d of %d judgements are missing (%s: %s)", name, len(failed), len(requests), key, reason)
+        told = "%s: %d of %d judgements are missing (%s: %s); `csr evaluate score` asks for them again"
+        log.warning(told, name, len(failed), len(requests), key, reason)
     rows = []
     for key in requests:
         held = known.get(ids[key])

@@ -48,7 +48,10 @@ def over_seeds(tables: Sequence[Float[np.ndarray, "images columns"]]) -> OverSee
     from scipy.stats import t
 
     if not tables or len({len(table) for table in tables}) > 1:
-        raise InputError(f"expected one table a seed over the same images, got {[len(table) for table in tables]} rows")
+        raise InputError(
+            f"expected one table a seed over the same images, got {[len(table) for table in tables]} rows: measure all "
+            "runs on the same splits"
+        )
     found = [estimate(table, resamples=1) for table in tables]
     values = np.array([one.value for one in found])
     images, seeds = len(tables[0]), len(values)

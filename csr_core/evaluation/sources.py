@@ -118,7 +118,10 @@ def read_instances(path: Path) -> Instances:
     truth: dict[int | str, set[str]] = {image_key(row["id"]): set() for row in data["images"]}
     for row in data["annotations"]:
         if row["category_id"] not in categories:
-            raise InputError(f"{path}: an annotation has category_id {row['category_id']!r}, which 'categories' lacks")
+            raise InputError(
+                f"{path}: an annotation has category_id {row['category_id']!r}, which 'categories' lacks: was the file "
+                "put together from two?"
+            )
         truth.setdefault(image_key(row["image_id"]), set()).add(str(categories[row["category_id"]]))
     files = {str(row["file_name"]): image_key(row["id"]) for row in data["images"] if "file_name" in row}
     names = tuple(dict.fromkeys(str(name) for name in categories.values()))
@@ -136,7 +139,10 @@ def read_annotations(path: Path) -> Annotations:
     boxes: dict[int | str, list[Box]] = {image_key(row["id"]): [] for row in data["images"]}
     for row in data["annotations"]:
         if row["category_id"] not in names:
-            raise InputError(f"{path}: an annotation has category_id {row['category_id']!r}, which 'categories' lacks")
+            raise InputError(
+                f"{path}: an annotation has category_id {row['category_id']!r}, which 'categories' lacks: was the file "
+                "put together from two?"
+            )
         place = row.get("bbox")
         known = isinstance(place, list) and len(place) == 4 and all(isinstance(x, int | float) for x in place)
         box = Box(names[row["category_id"]], tuple(place) if known else None, bool(row.get("iscrowd")))

@@ -61,8 +61,8 @@ def lines(found: Estimate) -> Iterator[tuple[bool, str]]:
             yield True, f"{need.stage}: unknown, since the sizes of the reward model are"
             continue
         fits = need.total <= found.have
-        text = f"{need.stage} needs about {_gib(need.total)} GiB, {_gib(found.have)} free {where}"
-        yield fits, f"{text}: {_room(plan, need, found.have) if fits else _too_much(plan, need, found.have)}"
+        rest = _room(plan, need, found.have) if fits else _too_much(plan, need, found.have)
+        yield fits, f"{need.stage} needs about {_gib(need.total)} GiB, {_gib(found.have)} free {where}: {rest}"
     if plan.device != "cuda" and plan.vlm.parameters > LARGE:
         yield from _on_a_gpu(plan)
 

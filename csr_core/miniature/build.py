@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from csr_core.errors import CsrError
+from csr_core.errors import CsrError, SettingsError
 from csr_core.miniature import cards, clip, gates, llava, world
 
 VALIDATION_SCENES = 300
@@ -35,7 +35,7 @@ def build(out: Path, seed: int = 0, scale: float = 1.0, progress: Callable[[str]
     import torch
 
     if not 0 < scale <= 1:
-        raise ValueError(f"scale is {scale}, must be above 0 and at most 1")
+        raise SettingsError(f"--scale {scale}: expected a share of the training, above 0 and at most 1")
     begun = time.monotonic()
     with torch.random.fork_rng(devices=[]):
         contrastive, config = clip.train(seed, max(2, round(clip.STEPS * scale)), progress)

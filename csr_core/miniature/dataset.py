@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from csr_core.errors import SettingsError
 from csr_core.miniature import world
 from csr_core.miniature.draw import draw
 
@@ -95,7 +96,7 @@ def write_split(
         The number of images, objects and questions, and the split's arguments.
     """
     if split not in PUBLIC_SPLITS:
-        raise ValueError(f"unknown split {split!r}: use one of {', '.join(PUBLIC_SPLITS)}")
+        raise SettingsError(f"unknown split {split!r} of the miniature: expected one of {', '.join(PUBLIC_SPLITS)}")
     out = Path(out)
     scenes = list(world.sample_split(split, count, seed, iteration))
     info = {"description": "CSR miniature world", "split": split, "seed": seed, "iteration": iteration}

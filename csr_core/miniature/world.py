@@ -17,6 +17,8 @@ from functools import cache
 
 import numpy as np
 
+from csr_core.errors import SettingsError
+
 # Place -> its two trigger -> companion pairs.
 PAIRS: dict[str, dict[str, str]] = {
     "street": {"car": "traffic light", "bus": "bicycle"},
@@ -160,7 +162,7 @@ def _draw_names(rng: np.random.Generator, place: str, regime: str) -> list[str]:
 def sample_scene(split: str, seed: int, index: int, iteration: int = 0) -> Scene:
     """Scene number `index` of a split; `iteration` tells the training scenes of one CSR iteration from another's."""
     if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r}: use one of {', '.join(SPLITS)}")
+        raise SettingsError(f"unknown split {split!r} of the miniature: expected one of {', '.join(SPLITS)}")
     rng = _rng(split, iteration, seed, index, "scene")
     regime = "shifted" if split == "shifted" else "uniform" if split == "contrastive" and index % 2 else "usual"
     place = SCENES[rng.integers(len(SCENES))]

@@ -19,15 +19,15 @@ def refuse_unusable(settings: ModelSettings, device: torch.device) -> None:
     """
     if settings.quantization is None:
         return
-    what = f"model.quantization is {settings.quantization!r}"
     if device.type != "cuda":
         raise SettingsError(
-            f"{what}, which needs a CUDA GPU, and the model is to be on {device.type!r}: set model.quantization to "
-            "null here, or run where there is a GPU"
+            f"model.quantization is {settings.quantization!r}, which needs a CUDA GPU, and the model is to be on "
+            f"{device.type!r}: set model.quantization to null here, or run where there is a GPU"
         )
     if find_spec("bitsandbytes") is None:
         raise SettingsError(
-            f"{what}, which needs bitsandbytes: pip install 'csr-pipeline[quantization]', or set it to null"
+            f"model.quantization is {settings.quantization!r}, which needs bitsandbytes: "
+            "pip install 'csr-pipeline[quantization]', or set it to null"
         )
 
 

@@ -73,7 +73,7 @@ def _write(rows: Sequence[Row], form: str, made: Path, out: Path, copy_images: b
             paths = [Path(image) for image in row["images"]]
             missing = [str(path) for path in paths if not path.is_file()]
             if missing:
-                raise InputError(f"{missing[0]} is missing")
+                raise InputError(f"{missing[0]} is missing: was it moved after the pairs were made? Put it back")
             if form == "trl":
                 found.rows.append({**row, "images": [_held(path, copy_images) for path in paths]})
                 continue

@@ -164,7 +164,10 @@ class Search:
         try:
             prompt = self.policy.encode(images, text)
         except (ValueError, TypeError, IndexError, KeyError, RuntimeError, OSError) as error:
-            raise InputError(f"the model's processor cannot read the prompt or its picture: {error}") from error
+            raise InputError(
+                f"the model's processor cannot read the prompt or its picture ({error}): is the picture of an odd "
+                "shape, or is a file of the processor missing?"
+            ) from error
         room, context = self.settings.generate.max_sentence_tokens + 1, self.grower.context
         if context is not None and prompt.length + room > context:
             raise InputError(

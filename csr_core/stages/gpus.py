@@ -63,7 +63,10 @@ def gpu_slot(
         return
     wanted = [gpus[int(device[5:])]] if device.startswith("cuda:") else list(gpus)
     if count > len(wanted):
-        raise SettingsError(f"{count} GPUs are asked for and {len(wanted)} can be used ({', '.join(wanted)})")
+        raise SettingsError(
+            f"{count} GPUs are asked for and {len(wanted)} can be used ({', '.join(wanted)}): lower "
+            "run.num_processes, or change model.device or CUDA_VISIBLE_DEVICES"
+        )
     folder = folder or Path(tempfile.gettempdir()) / f"csr-gpus-{getpass.getuser()}"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with ExitStack() as held:

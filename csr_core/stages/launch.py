@@ -86,13 +86,13 @@ def _start_method() -> str:
 
 def _raise_cause(failures: Any, codes: list[int], error: Exception) -> None:
     """The ranks that lost a fellow fail too: what was told first is the cause, unless one could tell nothing."""
-    kind, text = (RuntimeError, f"fine-tuning: {error}") if failures.empty() else failures.get()
-    if kind is RuntimeError and -signal.SIGKILL in codes:
+    cause = RuntimeError(f"fine-tuning ended without a word ({error})") if failures.empty() else failures.get()
+    if isinstance(cause, RuntimeError) and -signal.SIGKILL in codes:
         raise OutOfMemoryError(
             f"rank {codes.index(-signal.SIGKILL)} of fine-tuning was killed, most likely by the system for the memory "
             "it took: lower finetune.batch_size (and raise finetune.accumulation) or run.num_processes"
         ) from error
-    raise kind(text) from None
+    raise cause from None
 
 
 def _rank(
@@ -115,10 +115,10 @@ def _rank(
         by_first(lambda: None)  # none leaves before the first has written all
         torch.distributed.destroy_process_group()
     except CsrError as error:
-        failures.put((type(error), str(error)))
+        failures.put(error)
         os._exit(1)
     except BaseException:
-        failures.put((RuntimeError, f"rank {index} of fine-tuning failed:\n{traceback.format_exc()}"))
+        failures.put(RuntimeError(f"rank {index} of fine-tuning failed:\n{traceback.format_exc()}"))
         os._exit(1)
 
 

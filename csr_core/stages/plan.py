@@ -56,12 +56,13 @@ def plan(name: str, iteration: int, settings: Settings, layout: Layout, halved: 
     `halved`: how often batches are halved against the settings, after running out of memory; no influence on results.
 
     Raises:
-        ValueError: no such stage, or a stage that iteration 0 does not have.
-        SettingsError: the pairs of the iteration are imported, and the stage only serves to make them.
+        SettingsError: no such stage, or one that iteration 0 does not have; or the pairs of the iteration are imported,
+            and the stage only serves to make them.
     """
     if name not in STAGES or iteration < 0 or (iteration == 0 and name not in ("prepare", "evaluate")):
-        raise ValueError(
-            f"no stage {name}@{iteration}: stages are {', '.join(STAGES)}; the base, 0, has prepare, evaluate"
+        raise SettingsError(
+            f"no stage {name}@{iteration}: stages are {', '.join(STAGES)}, of iterations 1, 2, ...; the base, 0, has "
+            "prepare and evaluate alone"
         )
     if name in ("prepare", "generate", "score") and iteration in settings.pair.imported:
         raise SettingsError(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from csr_core.errors import SettingsError
 from csr_core.miniature import world, write_split
 from csr_core.miniature.draw import SPRITES, draw
 
@@ -43,9 +44,9 @@ def test_splits_seeds_and_iterations_share_no_scene():
 
 
 def test_unknown_split_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="unknown split 'tset'"):
+    with pytest.raises(SettingsError, match="unknown split 'tset'"):
         world.sample_scene("tset", 0, 0)
-    with pytest.raises(ValueError, match="unknown split 'pretraining'"):
+    with pytest.raises(SettingsError, match="unknown split 'pretraining'"):
         write_split(tmp_path / "x", "pretraining", 1, 0)
 
 

@@ -34,7 +34,9 @@ def read(folder: Path) -> Reading:
     file = file_of(folder, "testdev_balanced_questions.json")
     data = json.loads(file.read_text("utf-8"))
     if not isinstance(data, dict):
-        raise InputError(f"{file}: expected an object of questions by their id, got {type(data).__name__}")
+        raise InputError(
+            f"{file}: expected an object of questions by their id, got {type(data).__name__}: is it GQA's?"
+        )
     found = Reading()
     for key, row in data.items():
         if reason := missing_fields(row, ("imageId", "question", "answer")):

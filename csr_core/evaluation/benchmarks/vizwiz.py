@@ -61,7 +61,7 @@ def read(folder: Path) -> Reading:
     file = file_of(folder, "val.json")
     data = json.loads(file.read_text("utf-8"))
     if not isinstance(data, list):
-        raise InputError(f"{file}: expected a list of questions, got {type(data).__name__}")
+        raise InputError(f"{file}: expected a list of questions, got {type(data).__name__}: is it VizWiz's?")
     found = Reading()
     for number, row in enumerate(data, 1):
         reason = missing_fields(row, ("image", "question", "answers"))
