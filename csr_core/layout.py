@@ -48,6 +48,11 @@ class Layout:
         """What the guards saw."""
         return self.root / "metrics" / "guards" / f"iter_{iteration}.json"
 
+    @property
+    def costs(self) -> Path:
+        """What each stage cost, a file each; of no influence on anything."""
+        return self.root / "metrics" / "costs"
+
     def verdict(self, iteration: int) -> Path:
         """Whether a guard stopped the iteration, and nothing else: the same file as long as that is the same."""
         return self.root / "data" / f"iter_{iteration}" / "verdict.json"

@@ -15,7 +15,7 @@ from prefect.tasks import exponential_backoff
 
 from csr_core.errors import CsrError, OutOfMemoryError
 from csr_core.stages.__main__ import describe
-from csr_core.stages.runner import StageResult, missing_shards, note_seconds, run_stage, shard_is_done
+from csr_core.stages.runner import StageResult, missing_shards, note_found, note_whole, run_stage, shard_is_done
 from tasks import runners
 from tasks.artifacts import StageProgress
 from tasks.process import run_process
@@ -48,9 +48,11 @@ def stage(gpu: bool) -> Callable[[Stage], Stage]:
             with recorded(name, iteration, run) as record, StageProgress(planned, run.layout) as progress:
                 started = time.monotonic()
                 before = run.result(planned)
-                done = before is not None
+                done, shards = before is not None, {}
                 if not done and planned.shards is not None:
-                    progress.wait(_submit_shards(name, iteration, run, gpu))
+                    count, missing = planned.shards.count(), missing_shards(planned, run.layout)
+                    progress.wait(_submit_shards(name, iteration, run, gpu, count, set(missing)))
+                    shards = {"workers": min(count, run.settings.run.workers), "resumed": len(missing) < count}
                 # Prefect would call a task cached although the files it made were deleted or changed since.
                 retries = run.settings.run.retries if gpu else 0
                 todo = whole.with_options(refresh_cache=not done, retries=retries)
@@ -58,9 +60,10 @@ def stage(gpu: bool) -> Callable[[Stage], Stage]:
                 made: dict[str, Any] = progress.wait([_submit(todo, gpus, iteration=iteration, run=run)])[0]
                 if before is not None:  # Prefect's record may be of another day
                     made = as_json(before)
+                    note_found(before, run.layout)
                 else:
                     made = {**made, "seconds": round(time.monotonic() - started, 1)}
-                    note_seconds(planned, run.layout, made["seconds"])
+                    note_whole(planned, run.layout, made["seconds"], **shards)
                 _tell(before or run.result(planned), done)
                 record(made)
             return made
@@ -118,11 +121,8 @@ def _submit(task: Any, gpus: int, **parameters: Any) -> Any:
     return runners.submit(task, parameters, gpus)
 
 
-def _submit_shards(name: str, iteration: int, run: Run, gpu: bool) -> list[Any]:
+def _submit_shards(name: str, iteration: int, run: Run, gpu: bool, count: int, missing: set[int]) -> list[Any]:
     """Hand over every shard; those that a killed run finished are found cached."""
-    call = run.call(name, iteration)
-    assert call.shards is not None
-    count, missing = call.shards.count(), set(missing_shards(call, run.layout))
     base = shard.with_options(name=f"{name} shard", retries=run.settings.run.retries if gpu else 0)
     return [
         _submit(task, int(gpu), name=name, iteration=iteration, number=n, of=count, run=run)

@@ -22,6 +22,7 @@ from typing import Any
 from csr_core.config import Settings
 from csr_core.errors import CsrError, OutOfMemoryError, SettingsError
 from csr_core.progress import PROGRESS_FILE
+from csr_core.stages.costs import add_use, begin_use, use_so_far
 from csr_core.stages.gpus import visible_gpus
 from csr_core.stages.memory import memory_errors
 from csr_core.stages.shards import PRELOAD, share_cores
@@ -65,15 +66,17 @@ def launch(count: int, device: str, function: Callable[..., Any], *arguments: An
     import torch.multiprocessing as mp
 
     method = _start_method()
-    failures = multiprocessing.get_context(method).SimpleQueue()
+    failures, used = (multiprocessing.get_context(method).SimpleQueue() for _ in range(2))
     with tempfile.TemporaryDirectory(prefix="csr-ranks-") as folder:
-        start = (count, device, str(Path(folder) / "meeting"), failures, function, arguments)
+        start = (count, device, str(Path(folder) / "meeting"), failures, used, function, arguments)
         context = mp.start_processes(_rank, start, nprocs=count, start_method=method, join=False)
         try:
             while not context.join():
                 pass
         except mp.ProcessExitedException as error:
             _raise_cause(failures, [process.exitcode for process in context.processes], error)
+    while not used.empty():
+        add_use(used.get())
 
 
 def _start_method() -> str:
@@ -96,7 +99,14 @@ def _raise_cause(failures: Any, codes: list[int], error: Exception) -> None:
 
 
 def _rank(
-    index: int, count: int, device: str, meeting: str, failures: Any, function: Callable[..., Any], arguments: Any
+    index: int,
+    count: int,
+    device: str,
+    meeting: str,
+    failures: Any,
+    used: Any,
+    function: Callable[..., Any],
+    arguments: Any,
 ) -> None:
     """The life of one rank. On failure it ends at once: waiting for its fellows' tensors it could not end any more."""
     import torch
@@ -110,8 +120,10 @@ def _rank(
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     try:
         _meet(index, count, device, meeting)
+        begin_use()
         with memory_errors("finetune"):
             function(*arguments)
+        used.put(use_so_far())
         by_first(lambda: None)  # none leaves before the first has written all
         torch.distributed.destroy_process_group()
     except CsrError as error:

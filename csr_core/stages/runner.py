@@ -21,6 +21,7 @@ from csr_core.digests import Digests, digest_value
 from csr_core.errors import InputError
 from csr_core.layout import Layout
 from csr_core.records import publish, read_json, write_json
+from csr_core.stages import costs
 from csr_core.stages.plan import VERSIONS, StageCall
 from csr_core.stages.shards import make_missing
 
@@ -67,14 +68,27 @@ def run_stage(call: StageCall, layout: Layout, workers: int = 1) -> StageResult:
     `workers`: processes that share the shards that are missing.
     """
     with _lock(call, layout), _digests(call, layout) as digests:
-        return up_to_date(call, layout, digests) or _make(call, layout, digests, workers)
+        found = up_to_date(call, layout, digests)
+        if found is None:
+            return _make(call, layout, digests, workers)
+    note_found(found, layout)
+    return found
 
 
-def note_seconds(call: StageCall, layout: Layout, seconds: float) -> None:
-    """Remember how long the whole of a finished stage took, where its shards were made by other processes."""
+def note_found(result: StageResult, layout: Layout) -> None:
+    """Record that a stage had nothing to do."""
+    costs.note_cached(layout, result.label, result.seconds, result.summary)
+
+
+def note_whole(call: StageCall, layout: Layout, seconds: float, **more: Any) -> None:
+    """Remember what the whole of a finished stage took, its shards included, which other processes made.
+
+    more: `workers` and `resumed` (see `stage_costs`), where only the caller knows them.
+    """
     stamp = _stamp(call, layout)
     if stamp.is_file():
         write_json(stamp, {**read_json(stamp), "seconds": round(seconds, 3)})
+    costs.amend(layout, call.label, seconds=round(seconds, 3), **more)
 
 
 def missing_shards(call: StageCall, layout: Layout) -> list[int]:
@@ -99,9 +113,12 @@ def run_shard(call: StageCall, layout: Layout, number: int) -> None:
     """Make one shard unless it is there; `run_stage` goes on from it."""
     assert call.shards is not None, f"{call.label} has no shards"
     with _lock(call, layout, f".shard-{number}"), _digests(call, layout) as digests:
-        work = _work_folder(call, layout, stage_key(call, digests))
+        key = stage_key(call, digests)
+        work = _work_folder(call, layout, key)
         if not call.shards.has(work, number):
+            costs.begin_use()
             call.shards.make(work, [number])
+            costs.note_shard(layout, call.label, key, number)
 
 
 @contextmanager
@@ -136,8 +153,10 @@ def _work_folder(call: StageCall, layout: Layout, key: str) -> Path:
 
 def _make(call: StageCall, layout: Layout, digests: Digests, workers: int) -> StageResult:
     started = time.monotonic()
+    costs.begin_use()
     key = stage_key(call, digests)
     work = _work_folder(call, layout, key)
+    resumed = any(work.iterdir())
     if call.shards is not None:
         make_missing(call.shards, work, workers)
     summary = call.run(work)
@@ -151,6 +170,7 @@ def _make(call: StageCall, layout: Layout, digests: Digests, workers: int) -> St
         _stamp(call, layout),
         {"key": key, "outputs": outputs, "summary": summary, "seconds": round(seconds, 3)},
     )
+    costs.note_made(layout, call.label, key, seconds=seconds, summary=summary, resumed=resumed)
     return StageResult(call.label, key, outputs, summary, seconds=seconds)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from csr_core.errors import OutOfMemoryError
+from csr_core.stages.costs import add_use, used_by
 from csr_core.stages.gpus import visible_gpus
 
 PRELOAD = "csr_core.stages.preload"  # what stages import, for processes that are forked
@@ -63,10 +64,10 @@ def make_missing(shards: Shards, folder: Path, workers: int) -> None:
     if context.get_start_method() == "forkserver":
         context.set_forkserver_preload([PRELOAD])
     with ProcessPoolExecutor(workers, mp_context=context, initializer=share_cores, initargs=(workers,)) as pool:
-        waiting = [pool.submit(shards.make, folder, todo[first::workers]) for first in range(workers)]
+        waiting = [pool.submit(used_by, shards.make, folder, todo[first::workers]) for first in range(workers)]
         try:
             for future in as_completed(waiting):
-                future.result()
+                add_use(future.result())
         except BrokenProcessPool as error:
             raise OutOfMemoryError(
                 f"a worker process died ({error}); was it killed for memory? Finished shards are kept: run again with "
