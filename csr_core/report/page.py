@@ -122,7 +122,7 @@ def _rewards(layout: Layout, last: int) -> dict[str, str]:
 
 
 def _costs(layout: Layout, last: int) -> list[dict[str, Any]]:
-    return [cost for cost in stage_costs(layout) if cost["iteration"] <= last]
+    return [cost | {"seconds": cost["seconds"] or 0.0} for cost in stage_costs(layout) if cost["iteration"] <= last]
 
 
 def _comparison(name: str, layout: Layout, runs: Runs, settings: Mapping[str, Any], other: Layout) -> dict[str, Any]:

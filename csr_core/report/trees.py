@@ -151,7 +151,7 @@ def _rows(folder: Path, names: Sequence[str]) -> dict[str, list[Row]]:
 
 
 def _tree(
-    prompt: Row, rows: Sequence[Row], pair: Row | None, reason: str | None, pictures: Pictures, truth: _Truth | None
+    prompt: Row, rows: Sequence[Row], pair: Row | None, why_none: str | None, pictures: Pictures, truth: _Truth | None
 ) -> Row:
     paths = pictures_of(prompt)
     names = list(prompt["images_sha256"] or [prompt["image_sha256"]])
@@ -163,7 +163,7 @@ def _tree(
         "id": prompt["prompt_id"],
         "prompt": prompt["prompt"],
         "pictures": [index for index in shown if index is not None],
-        "reason": reason,
+        "why_none": why_none,  # why it gave no pair
         "nodes": nodes,
     }
     if pair is not None:

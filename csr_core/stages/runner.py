@@ -1,8 +1,8 @@
 """Run a stage once for the same content: its key, its stamp, and outputs that appear whole or not at all.
 
-The stamp of a finished stage (`.csr/stamps/NAME@K.json`) holds the key it was made under and the digests of what it
-made. A stage is up to date when the key is the same and the files still have those digests, whoever made them: the
-Prefect flow, `dvc repro` or `csr stage`.
+The stamp of a finished stage (`.csr/stamps/NAME@K.json`) holds the key it was made under, the digests of what it made,
+and, for the report, the settings it ran with. A stage is up to date when the key is the same and the files still have
+those digests, whoever made them: the Prefect flow, `dvc repro` or `csr stage`.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def _make(call: StageCall, layout: Layout, digests: Digests, workers: int) -> St
     seconds = time.monotonic() - started
     write_json(
         _stamp(call, layout),
-        {"key": key, "outputs": outputs, "summary": summary, "seconds": round(seconds, 3)},
+        {"key": key, "outputs": outputs, "summary": summary, "seconds": round(seconds, 3), "settings": call.settings},
     )
     costs.note_made(layout, call.label, key, seconds=seconds, summary=summary, resumed=resumed)
     return StageResult(call.label, key, outputs, summary, seconds=seconds)

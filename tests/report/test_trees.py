@@ -53,7 +53,7 @@ def test_three_of_four_trees_have_a_pair_and_every_margin_is_among_them(layout: 
     margins = [tree["margin"] for tree in found["trees"] if "margin" in tree]
     assert len(margins) == 12
     assert (max(margins), min(margins)) == (79.0, 40.0)
-    reasons = [tree["reason"] for tree in found["trees"] if "margin" not in tree]
+    reasons = [tree["why_none"] for tree in found["trees"] if "margin" not in tree]
     assert sorted(set(reasons)) == ["equal texts", "margin too small"]
 
 

@@ -21,7 +21,7 @@ const wanted = () => {
   if (order === "id") found.sort((a, b) => a.id.localeCompare(b.id, undefined, { numeric: true }));
   return found;
 };
-const label = (tree) => (tree.margin === undefined ? tree.reason || "no pair" : tree.margin === null ? "a pair" : `margin ${shown(tree.margin)}`);
+const label = (tree) => (tree.margin === undefined ? tree.why_none || "no pair" : tree.margin === null ? "a pair" : `margin ${shown(tree.margin)}`);
 const option = (tree) => {
   const picture = tree.pictures.length ? make("img", { src: data.pictures[tree.pictures[0]], alt: "" }) : make("span", { class: "none" });
   const item = make("li", { role: "option", id: `prompt-${state.iteration.iteration}-${state.iteration.trees.indexOf(tree)}`, "aria-selected": "false" },

@@ -9,7 +9,7 @@ const draw = () => {
     ` ${shown(tree[`${side}_reward`])}: `, tree[side].map((place) => get(tree.nodes[place], "text")).join("").trim());
   byId("tree-answers").replaceChildren(...(tree.chosen
     ? [answer("chosen"), answer("rejected"), make("p", { class: "small", text: `margin ${shown(tree.margin)}` })]
-    : [make("p", { class: "small", text: `no pair: ${tree.reason || "reason not known"}` })]));
+    : [make("p", { class: "small", text: `no pair: ${tree.why_none || "reason not known"}` })]));
   drawScale();
   drawTree();
 };
