@@ -72,6 +72,17 @@ def test_every_link_of_the_site_leads_somewhere(site: Path, built: dict[Path, Pa
     assert not dead
 
 
+def test_lists_tables_and_code_are_shown_as_such(site: Path, built: dict[Path, Page]) -> None:
+    """MkDocs wants an empty line before a list or a table where GitHub does without."""
+    raw = []
+    for path in built:
+        text = re.sub(r"<(pre|code|script)\b.*?</\1>", "", path.read_text("utf-8"), flags=re.S)
+        lines = [line for block in re.findall(r"<p>(.*?)</p>", text, re.S) for line in block.splitlines()]
+        raw += [f"{path.relative_to(site)}: {line}" for line in lines if re.match(r"\s*([-*] |\d+\. |\||```)", line)]
+        raw += [f"{path.relative_to(site)}: {mark}" for mark in re.findall(r".{0,40}(?:\*\*|`).{0,40}", text)]
+    assert not raw
+
+
 def test_the_site_loads_nothing_from_other_machines(site: Path, built: dict[Path, Page]) -> None:
     outside = {load for page in built.values() for load in page.loads if urlsplit(load).netloc}
     styles = "".join(path.read_text("utf-8") for path in site.rglob("*.css"))
