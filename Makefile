@@ -37,7 +37,7 @@ check: .venv/installed       ## the fast checks: format, lint, types, import dir
 	$(BIN)/lint-imports
 
 docs: .venv/installed        ## the documentation as a site, build/site/index.html; a dead link ends the build
-	$(BIN)/mkdocs build --quiet
+	$(BIN)/mkdocs build
 
 bench: .venv/installed       ## how fast the parts are beside the plain way, on a quiet machine (about 25 minutes)
 	$(BIN)/python -m benchmarks.speed --growth
