@@ -38,3 +38,13 @@ def test_files_of_the_repository_that_a_page_names_are_there(page: Path) -> None
     made = {"docker/.env", "benchmarks/latest.json", "benchmarks/orchestration.json"}
     missing = {path for path in found if "STAGE" not in path and path not in made and not list(ROOT.glob(path))}
     assert not missing
+
+
+@pytest.mark.parametrize("page", LIVING, ids=name)
+def test_changes_of_settings_that_a_page_proposes_are_valid(page: Path) -> None:
+    text = page.read_text("utf-8")
+    changes = re.findall(rf"`((?:preset|(?:{'|'.join(SECTIONS)})\.[a-z_]+)=[^`]+)`", text)
+    changes += re.findall(r"--set ([a-z_.]+=[^\s'\"`]+)", text)
+    for change in changes:
+        if "..." not in change and not change.startswith("section.key"):
+            load_settings(ROOT / "params.yaml", [change])
