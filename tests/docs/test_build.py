@@ -142,3 +142,9 @@ def test_a_dead_link_ends_the_build(tmp_path: Path, text: str, complaint: str) -
     assert done.returncode != 0
     assert complaint in done.stderr
     assert "params.yaml" not in done.stderr
+
+
+def test_every_record_is_in_the_list_of_decisions() -> None:
+    listed = (DOCS / "decisions" / "index.md").read_text("utf-8")
+    records = [page.name for page in (DOCS / "decisions").glob("2*.md")]
+    assert [record for record in records if f"]({record})" not in listed] == []
