@@ -1,6 +1,6 @@
 # Two commands for a fresh machine: `make demo` and `make test`. Only python 3.11+, make and git are needed.
 .DELETE_ON_ERROR:
-.PHONY: demo up down test test-gpu-image check bench bench-orchestration clean install
+.PHONY: demo up down test test-gpu-image check docs bench bench-orchestration clean install
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -35,6 +35,9 @@ check: .venv/installed       ## the fast checks: format, lint, types, import dir
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: .venv/installed        ## the documentation as a site, build/site/index.html; a dead link ends the build
+	$(BIN)/mkdocs build
 
 bench: .venv/installed       ## how fast the parts are beside the plain way, on a quiet machine (about 25 minutes)
 	$(BIN)/python -m benchmarks.speed --growth

@@ -143,7 +143,7 @@ def down() -> None:
 
 @app.command()
 def stage(
-    name: Annotated[str, typer.Argument(help="prepare, generate, score, pair, finetune or evaluate.")],
+    name: Annotated[str, typer.Argument(help="prepare, generate, score, pair, finetune, evaluate or guard.")],
     iteration: Annotated[int, typer.Option(help="1, 2, ...; 0 is the base model (prepare, evaluate).")],
     params: Params = Path("params.yaml"),
     overrides: Overrides = None,
