@@ -78,4 +78,4 @@ def recorded(name: str, iteration: int, run: Run) -> Iterator[Callable[[dict[str
         yield lambda made: None
         return
     with now.track.stage(name, iteration) as child:
-        yield lambda made: child.finished(made, now.versions.record(name, iteration, made["key"]))
+        yield lambda made: child.finished(made, now.versions.record(name, iteration, made))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -47,23 +47,23 @@ class Versioning:
             self.recording = False
             self._tell("DVC records nothing: this run's settings (--set, --params) are not those of params.yaml")
 
-    def record(self, name: str, iteration: int, key: str | None = None) -> str | None:
+    def record(self, name: str, iteration: int, made: Mapping[str, Any] | None = None) -> str | None:
         """Record the outputs of stage `name` of `iteration`, which has finished.
 
-        `key`: of the stage, by content; with the key it was last recorded under, and unchanged files of DVC's, it is
-        recorded already, which spares DVC the look at every output.
+        `made`: the stage's `key` and the digests of its `outputs`; with those it was last recorded with, and unchanged
+        files of DVC's, it is recorded already, which spares DVC the look at every output.
 
         Returns: the MD5 by which DVC knows the first output (of a folder with `.dir`); None where it was not recorded.
         """
         stage = stage_name(name, iteration)
-        if self.recording and key is not None and (md5 := self._remembered(stage, key)):
+        if self.recording and made is not None and (md5 := self._remembered(stage, made)):
             self._revisions[stage] = md5
             return md5
         found = self._try(lambda repo: self._record(repo, stage, iteration), f"record {name}@{iteration}")
         if found is not None:
             self._revisions[stage] = found
-            if key is not None:
-                write_json(self._memory(stage), {"content": self._content(key), "md5": found})
+            if made is not None:
+                write_json(self._memory(stage), {"content": self._content(made), "md5": found})
         return found
 
     def recorded(self, name: str, iteration: int) -> str | None:
@@ -73,17 +73,17 @@ class Versioning:
     def _memory(self, stage: str) -> Path:
         return self.root / ".csr" / "dvc" / f"{stage}.json"
 
-    def _content(self, key: str) -> str:
+    def _content(self, made: Mapping[str, Any]) -> str:
         """What DVC's record of a stage depends on."""
         files = [self.root / name for name in ("dvc.yaml", "params.yaml")]
-        return digest_value([key, *(Digests().path(file) for file in files)])
+        return digest_value([made["key"], made["outputs"], *(Digests().path(file) for file in files)])
 
-    def _remembered(self, stage: str, key: str) -> str | None:
+    def _remembered(self, stage: str, made: Mapping[str, Any]) -> str | None:
         memory, lock = self._memory(stage), self.root / "dvc.lock"
         if not memory.is_file() or not lock.is_file():
             return None
         known = read_json(memory)
-        still = known["content"] == self._content(key) and known["md5"] in lock.read_text("utf-8")
+        still = known["content"] == self._content(made) and known["md5"] in lock.read_text("utf-8")
         return str(known["md5"]) if still else None
 
     def push(self, iteration: int) -> None:

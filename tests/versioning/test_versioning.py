@@ -56,6 +56,20 @@ def test_nothing_is_written_where_nothing_changed(tmp_path: Path) -> None:
     assert "up to date" in dvc(tmp_path, "status")
 
 
+def test_a_stage_made_again_is_recorded_where_any_output_differs(tmp_path: Path) -> None:
+    """The same key and the same answers, its first output, but metrics that differ in their last digits."""
+    made = project(tmp_path)
+    record_all(made)
+    result = {"key": "k", "outputs": {"answers": "1", "metrics": "1"}}
+    Versioning(made).record("evaluate", 1, result)
+    metrics = made.layout.metrics(1)
+    metrics.write_text(metrics.read_text().replace("0.9", "0.90000001"))
+    assert "changed" in dvc(tmp_path, "status")
+    Versioning(made).record("evaluate", 1, {**result, "outputs": {"answers": "1", "metrics": "2"}})
+    Versioning(made).record("guard", 1)  # reads them
+    assert "up to date" in dvc(tmp_path, "status")
+
+
 def test_a_run_with_other_settings_is_not_recorded(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     made = project(tmp_path)
     recorded = record_all(replace(made, overrides=("reward.image_weight=0.5",)))
