@@ -25,7 +25,7 @@ from csr_core.config import FinetuneSettings, GenerateSettings
 from csr_core.policy import Policy
 from csr_core.records import write_json
 from csr_core.search.batches import token_bytes
-from csr_core.search.decoding import Prefixes
+from csr_core.search.prefixes import Prefixes
 from csr_core.search.tree import Grower, Tree
 
 OUT = Path(__file__).parent / "gpu.json"

@@ -153,7 +153,7 @@ def evaluate(plain: bool) -> Side:
     """Greedy answers of 32 tokens to seven questions on each of four pictures: answers a second; against `generate`."""
     from csr_core.evaluation.answers import greedy_rows
     from csr_core.policy import PromptInputs, collate
-    from csr_core.search.decoding import Prefixes
+    from csr_core.search.prefixes import Prefixes
 
     tokens = 32
     policy = midsize.llava(224)

@@ -15,7 +15,7 @@ from csr_core.policy import Policy, PromptInputs, collate
 from csr_core.reward.calibration import is_repeat
 from csr_core.reward.likelihood import likelihood_reward
 from csr_core.reward.scorer import SentenceScorer, rewards_of_image
-from csr_core.search.decoding import Prefixes
+from csr_core.search.prefixes import Prefixes
 from csr_core.search.sentences import SentenceRule, sentence_rule
 
 if TYPE_CHECKING:

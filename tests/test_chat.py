@@ -8,7 +8,7 @@ from csr_core.evaluation.answers import greedy_rows
 from csr_core.miniature.draw import draw
 from csr_core.miniature.world import DESCRIBE, sample_split
 from csr_core.reward.scorer import SentenceScorer
-from csr_core.search.decoding import Prefixes
+from csr_core.search.prefixes import Prefixes
 from csr_core.search.sentences import sentence_rule
 from tests.search import worlds
 from tests.search.test_tree import SAMPLE, grown

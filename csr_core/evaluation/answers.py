@@ -16,7 +16,7 @@ from csr_core.images import Embedded, open_image
 from csr_core.policy import Policy, PromptInputs
 from csr_core.progress import Progress
 from csr_core.search.batches import fitting_batch
-from csr_core.search.decoding import Prefixes
+from csr_core.search.prefixes import Prefixes
 
 _WINDOW = 512  # questions that are prepared together and sorted by length
 _CACHE_BYTES = 2**30  # of pixel features kept for the next questions on the same pictures

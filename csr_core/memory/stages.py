@@ -16,7 +16,7 @@ from csr_core.memory.shapes import TEXT_TOKENS, TowerShape, VlmShape
 from csr_core.policy.loading import resolve_dtype
 from csr_core.policy.pictures import Pictures
 from csr_core.search.batches import MOST_ON_CPU, MOST_ON_GPU, USED
-from csr_core.search.decoding import READ_TOGETHER
+from csr_core.search.prefixes import READ_TOGETHER
 from csr_core.search.slots import LEAST_ROWS
 
 STAGES = ("generate", "score", "finetune", "evaluate")

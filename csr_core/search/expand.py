@@ -9,9 +9,9 @@ from typing import Any
 from csr_core.config import GenerateSettings
 from csr_core.policy import Policy
 from csr_core.search.beaming import BeamSearches
-from csr_core.search.decoding import Prefixes
 from csr_core.search.drafts import Samples
 from csr_core.search.jobs import Job, Sentence
+from csr_core.search.prefixes import Prefixes
 from csr_core.search.sentences import SentenceRule
 
 

@@ -11,10 +11,11 @@ from csr_core.config import GenerateSettings
 from csr_core.policy import Policy, PromptInputs
 from csr_core.reward.ranks import tolerant_order
 from csr_core.search.batches import fitting_batch
-from csr_core.search.decoding import Prefixes, State
+from csr_core.search.decoding import State
 from csr_core.search.expand import Expander
 from csr_core.search.jobs import Job, Sentence
 from csr_core.search.passes import context_length
+from csr_core.search.prefixes import Prefixes
 from csr_core.search.sampling import Stream
 from csr_core.search.sentences import sentence_rule
 

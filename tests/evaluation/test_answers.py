@@ -7,7 +7,7 @@ import torch
 
 from csr_core.evaluation.answers import greedy_rows
 from csr_core.policy import Policy, PromptInputs, collate, pictures
-from csr_core.search.decoding import Prefixes
+from csr_core.search.prefixes import Prefixes
 from tests.search import families, worlds
 
 TOKENS = 12

@@ -28,8 +28,8 @@ from csr_core.policy import Policy, load_policy
 from csr_core.policy.adapters import merge_float32, save_merged
 from csr_core.policy.pictures import takes_features
 from csr_core.records import PREFERENCES, SCORES, read_json, read_table, write_table
-from csr_core.search.decoding import Prefixes
 from csr_core.search.passes import inner_model
+from csr_core.search.prefixes import Prefixes
 from csr_core.stages.finetune import finetune
 from tests.families.checkpoints import FAMILIES, save
 from tests.families.world import QUESTION, reward_accuracy, scenes, settings_for, told_by_picture

@@ -20,7 +20,7 @@ from csr_core.policy import Policy, load_policy
 from csr_core.prompts import read_prompts
 from csr_core.records import PREFERENCES, PROMPTS, SCORES, pictures_of, read_json, read_table
 from csr_core.reward.scorer import SentenceScorer
-from csr_core.search.decoding import Prefixes
+from csr_core.search.prefixes import Prefixes
 from tests.families.checkpoints import FAMILIES, save
 from tests.families.test_families import TOKENS, pictures, skip_without_package
 from tests.families.world import scenes, settings_for

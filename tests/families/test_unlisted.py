@@ -19,7 +19,7 @@ from csr_core.evaluation.answers import greedy_rows
 from csr_core.miniature.weights import shipped
 from csr_core.policy import load_policy
 from csr_core.policy.families import Family, check_processor
-from csr_core.search.decoding import Prefixes
+from csr_core.search.prefixes import Prefixes
 from tests.families.checkpoints import FAMILIES, PATCH, SQUARE, VISION, llama2, llava_next, save, text, token, turns
 from tests.families.test_families import QUESTIONS, pictures, stock_greedy
 

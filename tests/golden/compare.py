@@ -18,8 +18,8 @@ from csr_core.policy import Policy, PromptInputs, load_policy
 from csr_core.presets import AUTHORS_CODE, AUTHORS_CODE_LLAVA
 from csr_core.prompts import read_prompts
 from csr_core.search.beaming import BeamSearches
-from csr_core.search.decoding import Prefixes
 from csr_core.search.jobs import Job
+from csr_core.search.prefixes import Prefixes
 from csr_core.search.sentences import period_id, sentence_rule
 from tests.golden.clip import TransformersClip
 from tests.golden.tally import Tally

@@ -11,7 +11,7 @@ from csr_core.memory.shapes import known, known_models, skeleton, tower_shape, u
 from csr_core.policy.adapters import adapter_parameters
 from csr_core.reward.relevance import load_relevance
 from csr_core.search.batches import token_bytes
-from csr_core.search.decoding import Prefixes
+from csr_core.search.prefixes import Prefixes
 from csr_core.stages.models import policy_files
 from tests.search.worlds import policy, prompts
 

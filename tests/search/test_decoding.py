@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from csr_core.policy import Policy, PromptInputs
-from csr_core.search.decoding import Decoder, Prefixes
+from csr_core.search.decoding import Decoder
+from csr_core.search.prefixes import Prefixes
 from tests.search import families, worlds
 
 
