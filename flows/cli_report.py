@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,9 +36,9 @@ def show_report(runs: list[Path], out: Path | None, iterations: int | None, tree
 
 def where_else_to_look(tracking: TrackingSettings) -> str:
     """How to see the run in MLflow."""
-    from tasks.store import without_password
+    from tasks.store import SERVER_OF_ENVIRONMENT, without_password
 
-    address = tracking.mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI")
+    address = tracking.mlflow_uri or SERVER_OF_ENVIRONMENT
     if address:
         return f"MLflow has it at {without_password(address)}."
     return "Compare runs and iterations: mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db"

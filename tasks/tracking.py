@@ -41,7 +41,9 @@ def tracked(run: Run) -> Iterator[Track]:
     """
     settings = run.settings
     store = open_store(settings.tracking, run.folder)
-    track = Track(run, store, _start(store, f"csr {settings.preset} seed {settings.seed}", run))
+    here = (run.folder / run.layout.root).resolve() == run.folder.resolve()
+    place = "" if here else f" in {run.layout.root}"
+    track = Track(run, store, _start(store, f"csr {settings.preset} seed {settings.seed}{place}", run))
     status = "FINISHED"
     with watched(store.uri, store.experiment_id, track.run_id):
         try:

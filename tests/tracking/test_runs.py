@@ -1,5 +1,7 @@
 """What two recorded iterations look like in MLflow."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,10 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from csr_core.digests import Digests
+from csr_core.layout import Layout
 from tasks.run import Run
+from tasks.tracking import tracked
+from tests.tracking.conftest import client_of
 from tests.tracking.world import PAIRS, STAGES, STEPS
 
 Recorded = tuple[MlflowClient, str, Run]
@@ -131,3 +136,14 @@ def test_pictures_have_stable_names_and_can_be_looked_at(recorded: Recorded, tmp
 def test_the_conclusion_is_the_runs_note(recorded: Recorded) -> None:
     client, run_id, _ = recorded
     assert "40.0 %" in client.get_run(run_id).data.tags["mlflow.note.content"]
+
+
+def test_a_run_with_a_folder_of_its_own_is_named_by_it(new_run: Callable[..., Run], tmp_path: Path) -> None:
+    run = replace(new_run(), layout=Layout(Path("runs", "half")))
+    with tracked(run) as track:
+        page = tmp_path / "report.html"
+        page.write_text("<!doctype html>")
+        track.keep_page(page)
+    client = client_of(tmp_path)
+    assert client.get_run(track.run_id).info.run_name == "csr steady seed 0 in runs/half"
+    assert "report.html" in [file.path for file in client.list_artifacts(track.run_id)]
