@@ -73,7 +73,10 @@ def _difference(mine: Items, others: Items, split: str, name: str, resamples: in
     return None if found is None else found.as_dict()
 
 
-def differing(own: Mapping[str, Any], other: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """(setting, its value here, its value there) of those that differ; one that a run does not have is None."""
-    names = [name for name in dict.fromkeys([*own, *other]) if own.get(name) != other.get(name)]
-    return [(name, own.get(name), other.get(name)) for name in names]
+def differing(own: Mapping[str, Any], other: Mapping[str, Any], alike: bool = True) -> list[tuple[str, Any, Any]]:
+    """(setting, its value here, its value there) of those that differ; one that a run does not have is None.
+
+    `alike`: both are known from the same kind of source; otherwise only settings that both have are compared.
+    """
+    names = [name for name in dict.fromkeys([*own, *other]) if alike or (name in own and name in other)]
+    return [(name, own.get(name), other.get(name)) for name in names if own.get(name) != other.get(name)]

@@ -8,6 +8,7 @@ from typing import Any
 from csr_core.errors import InputError
 from csr_core.layout import Layout
 from csr_core.records import read_json
+from csr_core.stages.guard import last_good, stopped
 
 # name in the metrics file -> (heading, factor, decimals, better when lower)
 COLUMNS: dict[str, tuple[str, float, int]] = {
@@ -66,9 +67,22 @@ def metrics_table(layout: Layout, iterations: int | None = None) -> str:
             cells = [figure(metrics[split][name], name) if name in metrics[split] else "-" for name in there]
             rows.append(["base" if k == 0 else f"iteration {k}", *cells])
         parts.append(f"{split} ({_size(runs[0][split])}; 95 % intervals over pictures)\n{_align(rows)}")
-    if sentence := conclusion(runs):
-        parts.append(sentence)
-    return "\n\n".join(parts)
+    last_words = [conclusion(runs), stop(layout, len(runs) - 1)]
+    return "\n\n".join([*parts, *(" ".join(text for text in last_words if text),)]).rstrip()
+
+
+def stop(layout: Layout, last: int) -> str:
+    """That a guard stopped iteration `last`, and which model is the last good one; empty where none did."""
+    if not stopped(last, layout):
+        return ""
+    good = last_good(last, layout)
+    model = f"the last good model is that of iteration {good}" if good else "no iteration is good, the base is"
+    fired = (
+        [one["guard"] for one in read_json(layout.guards(last)) if one["fired"]]
+        if layout.guards(last).is_file()
+        else []
+    )
+    return f"But a guard stopped iteration {last} ({', '.join(fired)}): {model}."
 
 
 def conclusion(runs: Sequence[Mapping[str, Any]], split: str | None = None) -> str:

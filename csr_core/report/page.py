@@ -17,7 +17,7 @@ from csr_core.report import story
 from csr_core.report.answers import compared_answers
 from csr_core.report.compare import compare_runs, differing
 from csr_core.report.curves import plot_answers, plot_metrics, plot_sentences
-from csr_core.report.figures import conclusion, load_metrics
+from csr_core.report.figures import conclusion, load_metrics, stop
 from csr_core.report.trees import TREES, Pictures, sampled_trees, sentence_rewards
 from csr_core.stages.costs import stage_costs
 
@@ -62,6 +62,7 @@ def render_report(layout: Layout, iterations: int | None, others: Mapping[str, L
     context = {
         "title": _title(settings, last),
         "conclusion": conclusion(runs),
+        "stop": stop(layout, last),
         "sentences": story.sentences(runs),
         "cards": story.cards(runs) if last else [],
         "models": ["base", *(f"iteration {k}" for k in range(1, last + 1))],
@@ -76,7 +77,7 @@ def render_report(layout: Layout, iterations: int | None, others: Mapping[str, L
         "settings": sorted(settings.items()),
         "origin": origin,
         "digests": story.digests(layout, last),
-        "comparisons": [_comparison(name, layout, runs, settings, other) for name, other in others.items()],
+        "comparisons": [_comparison(name, layout, runs, settings, origin, other) for name, other in others.items()],
         "tree_words": _tree_words(trees["iterations"]),
         "pictures": pictures.uris,
     }  # fmt: skip
@@ -125,8 +126,11 @@ def _costs(layout: Layout, last: int) -> list[dict[str, Any]]:
     return [cost | {"seconds": cost["seconds"] or 0.0} for cost in stage_costs(layout) if cost["iteration"] <= last]
 
 
-def _comparison(name: str, layout: Layout, runs: Runs, settings: Mapping[str, Any], other: Layout) -> dict[str, Any]:
+def _comparison(
+    name: str, layout: Layout, runs: Runs, settings: Mapping[str, Any], origin: str, other: Layout
+) -> dict[str, Any]:
     theirs = load_metrics(other)
+    their_settings, their_origin = story.settings_in_force(other, len(theirs) - 1)
     contrasts, why_not = compare_runs(layout, runs, other, theirs)
     split = next((split for split in _with_curves(runs) if split in theirs[0]), None)
     return {
@@ -134,7 +138,8 @@ def _comparison(name: str, layout: Layout, runs: Runs, settings: Mapping[str, An
         "conclusion": conclusion(theirs),
         "contrasts": contrasts,
         "why_not": why_not,
-        "settings": differing(settings, story.settings_in_force(other, len(theirs) - 1)[0]),
+        "settings": differing(settings, their_settings, origin == their_origin),
+        "stop": stop(other, len(theirs) - 1),
         "curves": _svg(plot_metrics({"this run": runs, name: theirs}, split, "svg")) if split else "",
     }
 

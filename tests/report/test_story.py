@@ -7,7 +7,7 @@ import pytest
 from csr_core.layout import Layout
 from csr_core.params import initial_params
 from csr_core.records import write_json
-from csr_core.report import conclusion, load_metrics, write_report
+from csr_core.report import conclusion, load_metrics, metrics_table, write_report
 from csr_core.report.compare import compare_runs, differing
 from csr_core.report.story import cards, lines, sentences, settings_in_force, split_folders, verdict
 from tests.report.made_up import metric, versus, write_iteration, write_metrics, write_pictures
@@ -52,6 +52,15 @@ def test_the_sentence_names_what_fell_and_how_sure_that_is(layout: Layout) -> No
     told = conclusion(load_metrics(layout))
     assert told.startswith("Hallucinated objects fell from 22.0 % [20.0, 24.0] to 12.0 % [10.0, 14.0] of those named")
     assert "(p < 0.001); recall 97.0 % -> 95.0 %; POPE accuracy 90.0 % -> 90.0 %" in told
+
+
+def test_a_stopped_iteration_is_told_with_the_last_good_one(layout: Layout, tmp_path: Path) -> None:
+    write_json(layout.guards(2), [{"guard": "shorter", "fired": True, "sentence": "Answers shrink.", "value": 0.5}])
+    write_json(layout.verdict(2), {"stopped": True})
+    told = "But a guard stopped iteration 2 (shorter): the last good model is that of iteration 1."
+    assert metrics_table(layout).endswith(told)
+    write_report(layout, tmp_path / "r.html")
+    assert told in (tmp_path / "r.html").read_text("utf-8")
 
 
 def test_an_unclear_fall_is_called_unclear() -> None:
@@ -113,7 +122,9 @@ def test_two_runs_are_compared_picture_by_picture(tmp_path: Path) -> None:
 
 
 def test_settings_that_differ_are_named() -> None:
-    assert differing({"a": 1, "b": 2}, {"a": 1, "b": 3, "c": 4}) == [("b", 2, 3), ("c", None, 4)]
+    runs = {"a": 1, "b": 2}, {"a": 1, "b": 3, "c": 4}
+    assert differing(*runs) == [("b", 2, 3), ("c", None, 4)]
+    assert differing(*runs, alike=False) == [("b", 2, 3)]
 
 
 def test_the_page_of_two_runs_names_both(layout: Layout, tmp_path: Path) -> None:
