@@ -26,8 +26,6 @@ def export_model(
     overrides: Overrides = None,
 ) -> None:
     """Write the trained model with its card: a PEFT adapter, or with --merged the whole of it."""
-    import warnings
-
     from csr_core.errors import SettingsError
     from csr_core.export import DTYPES, export_model
     from csr_core.layout import Layout
@@ -35,8 +33,7 @@ def export_model(
 
     if dtype is not None and dtype not in DTYPES:
         raise SettingsError(f"--dtype {dtype}: expected one of {', '.join(DTYPES)}")
-    # What one library says to another about its next release is no news for the user.
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    _keep_to_the_point()
     made = export_model(load_settings(params, overrides or []), Layout(), iteration, out, merged, dtype)
     print(f"wrote {made.folder}")
     if made.kept is not None:
@@ -84,6 +81,7 @@ def chat(
     from csr_core.reward.scorer import SentenceScorer
     from csr_core.stages.plan import start_model
 
+    _keep_to_the_point()
     settings, layout = load_settings(params, overrides or []), Layout()
     if not image.is_file():
         raise InputError(f"there is no picture {image}: expected a file such as photo.jpg")
@@ -105,6 +103,13 @@ def chat(
     for row in range(max(map(len, sides))):
         table.add_row(*(side[row] if row < len(side) else "" for side in sides))
     Console().print(table)
+
+
+def _keep_to_the_point() -> None:
+    """What one library says to another about its next release is no news for the user."""
+    import warnings
+
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 
 def _with_reward(one: Told) -> str:

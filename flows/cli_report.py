@@ -17,9 +17,10 @@ def report(
     runs: Annotated[list[Path] | None, typer.Argument(help="A run's folder, and others to compare it with.")] = None,
     out: Annotated[Path | None, typer.Option(help="The HTML file. Default: reports/report.html of the run.")] = None,
     trees: Annotated[int, typer.Option(min=1, help="At most so many sentence trees of an iteration.")] = TREES,
+    iterations: Annotated[int | None, typer.Option(min=1, help="Default: all that are there.")] = None,
 ) -> None:
     """Print the metrics by iteration, and write one HTML page with the whole story and the sentence trees."""
-    show_report(runs or [Path()], out, None, trees)
+    show_report(runs or [Path()], out, iterations, trees)
 
 
 def show_report(runs: list[Path], out: Path | None, iterations: int | None, trees: int = TREES) -> None:
@@ -30,8 +31,12 @@ def show_report(runs: list[Path], out: Path | None, iterations: int | None, tree
     layout = Layout(runs[0])
     out = out or layout.report
     print(metrics_table(layout, iterations))
-    write_report(layout, out, iterations, {str(run): Layout(run) for run in runs[1:]}, trees)
+    write_report(layout, out, iterations, {_name(run): Layout(run) for run in runs[1:]}, trees)
     print(f"\nOpen {out} in a browser: figures, guards, sentence trees, answers before and after.")
+
+
+def _name(run: Path) -> str:
+    return run.resolve().name if run == Path() else str(run)
 
 
 def where_else_to_look(tracking: TrackingSettings) -> str:
