@@ -146,7 +146,8 @@ byId("tree").addEventListener("click", (event) => {
 
 // ---- the tree at a glance: depth to the right, a row for each leaf
 const drawMap = (below, root) => {
-  const STEP = 64, HIGH = 15, spots = new Map();
+  const leaves = [...Array(state.tree.nodes.length).keys()].filter((at) => visible(at) && !below.has(at)).length;
+  const STEP = 64, HIGH = Math.max(8, Math.min(15, 390 / leaves)), spots = new Map(); // pixels; more leaves are scrolled
   let leaf = 0, deepest = 0;
   const place = (at, depth) => {
     deepest = Math.max(deepest, depth);
@@ -160,7 +161,7 @@ const drawMap = (below, root) => {
   const picture = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}` });
   const lines = [], marks = [];
   for (const [at, [x, y]] of spots) {
-    const node = state.tree.nodes[at], status = get(node, "status"), size = status === "left" ? 4 : 6;
+    const node = state.tree.nodes[at], status = get(node, "status"), size = Math.min(status === "left" ? 4 : 6, HIGH / 2);
     for (const kid of below.get(at) || []) {
       const [to, down] = spots.get(kid), route = `M${x} ${y}C${x + STEP / 2} ${y} ${to - STEP / 2} ${down} ${to} ${down}`;
       const kinds = sides(kid);
