@@ -107,7 +107,11 @@ def carry_out(order: Order, tell: bool) -> int:
 
 def describe(result: StageResult) -> str:
     """One line on what a stage did, with what was left out and the first reasons."""
-    how = "up to date" if result.cached else f"done in {result.seconds:.1f} s"
+    how = (
+        "up to date"
+        if result.cached
+        else f"done in {result.seconds:.1f} s" + (f" ({result.told})" if result.told else "")
+    )
     left_out = result.summary.get("left_out", [])
     lines = [f"{result.label}: {how}" + (f"; left out {len(left_out)}:" if left_out else "")]
     lines += [f"  - {item['prompt_id']}: {item['reason']}" for item in left_out[:10]]
