@@ -16,7 +16,7 @@ from uuid import UUID
 from csr_core.images import open_image
 from csr_core.layout import Layout
 from csr_core.progress import forget, read_all
-from csr_core.progress_line import Display, State, merged
+from csr_core.progress_line import Display, State, clock, merged
 from csr_core.records import PREFERENCES, read_table
 from csr_core.report import COLUMNS, conclusion, figure, load_metrics
 from csr_core.stages.plan import StageCall
@@ -36,6 +36,7 @@ class StageProgress:
         self._artifact: UUID | None = None
         self._told = 0.0
         self._here = State()  # what this process does itself
+        self.made = False  # rather than found up to date
         self.display = Display(call.title, lambda: merged([self._here, *read_all(self._folder)]))
 
     @staticmethod
@@ -78,8 +79,8 @@ class StageProgress:
     ) -> None:
         self.display.__exit__(kind, error, trace)
         if kind is None:
-            told = self.display.told()
-            self._show(100.0, f"{self._call.title}: {told}" if told else f"{self._call.title}: up to date")
+            told = (self.display.told() or "done") if self.made else "up to date"
+            self._show(100.0, f"{self._call.title}: {told}")
         forget(self._folder)
 
     def _update(self) -> None:
@@ -115,6 +116,21 @@ def show_metrics(iteration: int, layout: Layout, key: str = "csr-metrics") -> No
             cells = " | ".join(figure(metrics[split][name], name) if name in metrics[split] else "-" for name in names)
             lines.append(f"| {'base' if k == 0 else f'iteration {k}'} | {cells} |")
     show_table("\n".join(lines), key, f"Benchmark figures up to iteration {iteration}")
+
+
+def show_costs(costs: Sequence[dict[str, Any]], key: str = "csr-costs") -> None:
+    """A table of what each stage took; see `csr_core.stages.costs.stage_costs`."""
+    lines = ["| stage | time | items | MiB | MiB on a GPU | |", "|---|---|---|---|---|---|"]
+    for row in costs:
+        cells = [
+            f"{row['stage']}@{row['iteration']}",
+            "" if row["seconds"] is None else clock(row["seconds"]),
+            "" if row["items"] is None else f"{row['items']:,} {row['unit']}",
+            *("" if row[name] is None else f"{row[name]:,.0f}" for name in ("peak_mib", "gpu_mib")),
+            "up to date" if row["cached"] else "went on from an earlier run" if row["resumed"] else "",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    show_table("\n".join(lines), key, "What each stage took when it was made; memory is that of its largest process")
 
 
 NUMBERS = ("margin", "chosen_reward", "rejected_reward")

@@ -19,7 +19,7 @@ from csr_core.stages.__main__ import describe
 from csr_core.stages.costs import stage_costs, times_text
 from csr_core.stages.runner import StageResult, missing_shards, note_found, note_whole, run_stage, shard_is_done
 from tasks import runners
-from tasks.artifacts import StageProgress
+from tasks.artifacts import StageProgress, show_costs
 from tasks.process import run_process
 from tasks.run import Run, as_json
 from tasks.session import recorded
@@ -66,6 +66,7 @@ def stage(gpu: bool) -> Callable[[Stage], Stage]:
                     made = as_json(before)
                     note_found(before, run.layout)
                 else:
+                    progress.made = True
                     made = {**made, "seconds": round(time.monotonic() - started, 1)}
                     note_whole(planned, run.layout, made["seconds"], **shards)
                 progress.display.close()
@@ -87,8 +88,10 @@ def _tell(result: StageResult | None, done: bool, told: str) -> None:
 
 
 def tell_times(iterations: int, run: Run) -> None:
-    """Say in one line what each stage took."""
-    text = times_text([row for row in stage_costs(run.layout) if row["iteration"] <= iterations])
+    """Say in one line what each stage took; Prefect's page has it as a table, with items and memory."""
+    found = [row for row in stage_costs(run.layout) if row["iteration"] <= iterations]
+    show_costs(found)
+    text = times_text(found)
     print(text, flush=True)
     get_run_logger().info(text)
 

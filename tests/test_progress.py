@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from csr_core.layout import Layout
-from csr_core.params import preset_values, render_params
+from csr_core.params import load_settings, preset_values, render_params
 from csr_core.progress import (
     Progress,
     Tally,
@@ -25,6 +25,8 @@ from csr_core.progress import (
 )
 from csr_core.progress_line import Display, State, clock, merged, pace
 from csr_core.records import CANDIDATES, SCORES, read_json, read_table
+from csr_core.stages.costs import stage_costs
+from csr_core.stages.plan import plan
 
 SMALL = (
     "iterations=2",
@@ -187,6 +189,23 @@ def test_generate_in_a_terminal_then_with_workers_in_a_log(folder: Path) -> None
     assert several
     assert several[2] == alone[2], "shards of two processes sum up to the same"
     assert in_log(order("generate", 1), folder).strip() == "generate@1: up to date"
+
+
+def test_shards_of_an_earlier_run_count_as_done(folder: Path) -> None:
+    subprocess.run([*order("generate", 1, "seed=3"), "--shard", "1"], cwd=folder, check=True, capture_output=True)
+    settings = load_settings(folder / "params.yaml", (*SMALL, "seed=3"))
+    call = plan("generate", 1, settings, Layout(folder))
+    assert call.title == "generate 1/2"
+    assert call.shards is not None
+    missing = call.shards.missing(next((folder / ".csr" / "unfinished").glob("generate@1.*")))
+    assert missing == [0, 2]
+    assert call.shards.extent(missing) == (12, "prompts", 4)
+    told = in_log(order("generate", 1, "seed=3"), folder)
+    ended = re.search(r"done in ([\d.]+) s \(12 prompts, ([\d.]+)/s", told)
+    assert ended
+    assert float(ended[2]) > 8 / float(ended[1]), "loading is no part of the rate"
+    [row] = [row for row in stage_costs(Layout(folder)) if row["stage"] == "generate"]
+    assert row["resumed"]
 
 
 def test_score_and_finetune_end_with_the_figures_of_their_files(folder: Path) -> None:
