@@ -201,7 +201,7 @@ class LikelihoodSoFar:
     SECONDS = 1.0
 
     def __init__(self) -> None:
-        self._told, self._last = (0.0, 0), 0.0
+        self._told, self._last = (0.0, 0), time.monotonic()
 
     def look_at(self, trees: Sequence[Tree], whole: bool = False) -> None:
         """`trees`: of the shard that is under way; `whole`: which ends with this."""
