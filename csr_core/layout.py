@@ -65,6 +65,10 @@ class Layout:
     def splits(self) -> Path:
         return self.root / "data" / "splits"
 
+    def progress(self, label: str) -> Path:
+        """Files that the processes of a stage write how far they are to, while they run."""
+        return self.state / "progress" / label
+
     @property
     def state(self) -> Path:
         """Stamps of finished stages, unfinished outputs, remembered digests: safe to delete, work is then redone."""

@@ -26,6 +26,7 @@ from tasks.publish import publish
 from tasks.run import Run
 from tasks.score import score
 from tasks.session import session
+from tasks.stage import tell_times
 
 Count = Annotated[int | None, Field(ge=1)]
 
@@ -54,7 +55,8 @@ def csr(
     with session(run):
         prepare(0, run)  # the held-out splits
         evaluate(0, run)  # the base model
-        for k in range(1, (iterations or run.settings.iterations) + 1):
+        count = iterations or run.settings.iterations
+        for k in range(1, count + 1):
             if k not in imported:
                 prepare(k, run)
                 generate(k, run)
@@ -66,3 +68,4 @@ def csr(
             publish(k, run)
             if ends_here(k, run):
                 break
+        tell_times(count, run)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
-import json
 import queue
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,30 +15,44 @@ from uuid import UUID
 
 from csr_core.images import open_image
 from csr_core.layout import Layout
+from csr_core.progress import forget, read_all
+from csr_core.progress_line import Display, State, clock, merged
 from csr_core.records import PREFERENCES, read_table
 from csr_core.report import COLUMNS, conclusion, figure, load_metrics, plot_metrics
 from csr_core.stages.plan import StageCall
+from csr_core.stages.runner import CHECKING
 
 UPDATE_SECONDS = 2.0
 
 
 class StageProgress:
-    """A progress artifact of one stage, `generate-1`; processes write their progress to files, which this reads."""
+    """How far a stage is, as one line here and as a progress artifact, `generate-1`.
+
+    The stage's processes count into files, which this reads. Prefect's page has the line as the description.
+    """
 
     def __init__(self, call: StageCall, layout: Layout) -> None:
-        self._call, self._layout = call, layout
+        self._call, self._folder = call, layout.progress(call.label)
         self._artifact: UUID | None = None
         self._told = 0.0
-        self._shards = 0
+        self._here = State()  # what this process does itself
+        self.made = False  # rather than found up to date
+        self.display = Display(call.title, lambda: merged([self._here, *read_all(self._folder)]))
 
     @staticmethod
     def file(layout: Layout, label: str, shard: int | None = None) -> Path:
-        """Where the process of a stage or shard writes its progress."""
-        return (layout.state / "progress" / f"{label}{'' if shard is None else f'.{shard}'}.json").resolve()
+        """Where the process of a stage or shard counts."""
+        return (layout.progress(label) / f"{'stage' if shard is None else f'shard-{shard:05d}'}.json").resolve()
+
+    @contextlib.contextmanager
+    def checking(self) -> Iterator[None]:
+        """While it is found out whether there is something to do."""
+        self._here.doing = CHECKING
+        yield
+        self._here.doing = ""
 
     def wait(self, futures: Sequence[Any]) -> list[Any]:
         """The results of `futures`, in their order; their first error is raised when all have ended."""
-        self._shards = max(self._shards, len(futures))
         ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for future in futures:
             # To ask a future for its state would be a question to the server each time.
@@ -55,40 +68,33 @@ class StageProgress:
     def __enter__(self) -> StageProgress:
         from prefect.artifacts import create_progress_artifact
 
-        for file in self._files():
-            file.unlink(missing_ok=True)
-        self.file(self._layout, self._call.label).parent.mkdir(parents=True, exist_ok=True)
-        made = create_progress_artifact(progress=0.0, key=artifact_key(self._call.label), description=self._call.label)
+        forget(self._folder)
+        made = create_progress_artifact(progress=0.0, key=artifact_key(self._call.label), description=self._call.title)
         self._artifact = made if isinstance(made, UUID) else None
+        self.display.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.display.__exit__(kind, error, trace)
         if kind is None:
-            self._show(100.0)
-        for file in self._files():
-            file.unlink(missing_ok=True)
-
-    def _files(self) -> Iterable[Path]:
-        return self.file(self._layout, self._call.label).parent.glob(f"{self._call.label}*.json")
+            told = (self.display.told() or "done") if self.made else "up to date"
+            self._show(100.0, f"{self._call.title}: {told}")
+        forget(self._folder)
 
     def _update(self) -> None:
         if time.monotonic() - self._told < UPDATE_SECONDS:
             return
         self._told = time.monotonic()
-        shares = []
-        for file in self._files():
-            with contextlib.suppress(OSError, ValueError):
-                state = json.loads(file.read_text("utf-8"))
-                shares.append(state["done"] / state["total"] if state["total"] else 1.0)
-        self._show(min(99.0, 100.0 * sum(shares) / max(self._shards, len(shares), 1)))
+        state = self.display.state()
+        self._show(min(99.0, 100.0 * state.done / max(state.total, 1)), self.display.line(state))
 
-    def _show(self, percent: float) -> None:
+    def _show(self, percent: float, text: str) -> None:
         from prefect.artifacts import update_progress_artifact
 
         if self._artifact is not None:
-            update_progress_artifact(self._artifact, progress=percent)
+            update_progress_artifact(self._artifact, progress=percent, description=text)
 
 
 def show_table(markdown: str, key: str, description: str) -> None:
@@ -118,6 +124,21 @@ def show_metrics(iteration: int, layout: Layout, key: str = "csr-metrics") -> No
         f"The whole story, with the sentence trees: `{layout.report}`, also among the artifacts of the MLflow run.",
     ]
     show_table("\n".join(lines), key, f"Benchmark figures up to iteration {iteration}")
+
+
+def show_costs(costs: Sequence[dict[str, Any]], key: str = "csr-costs") -> None:
+    """A table of what each stage took; see `csr_core.stages.costs.stage_costs`."""
+    lines = ["| stage | time | items | MiB | MiB on a GPU | |", "|---|---|---|---|---|---|"]
+    for row in costs:
+        cells = [
+            f"{row['stage']}@{row['iteration']}",
+            "" if row["seconds"] is None else clock(row["seconds"]),
+            "" if row["items"] is None else f"{row['items']:,} {row['unit']}",
+            *("" if row[name] is None else f"{row[name]:,.0f}" for name in ("peak_mib", "gpu_mib")),
+            "up to date" if row["cached"] else "went on from an earlier run" if row["resumed"] else "",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    show_table("\n".join(lines), key, "What each stage took when it was made; memory is that of its largest process")
 
 
 NUMBERS = ("margin", "chosen_reward", "rejected_reward")

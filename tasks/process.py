@@ -27,7 +27,7 @@ _ending = False
 def run_process(order: Order, folder: Path, progress: Path | None = None) -> None:
     """Carry out `order` in `folder`, in a process group of its own that ends with this call however it ends.
 
-    `progress`: file that the process writes its progress to.
+    `progress`: file that the process counts into.
 
     Raises:
         InputError: the stage refused its settings or inputs; a retry cannot help.

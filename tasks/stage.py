@@ -14,10 +14,12 @@ from prefect.states import Completed
 from prefect.tasks import exponential_backoff
 
 from csr_core.errors import CsrError, OutOfMemoryError
+from csr_core.progress import counting
 from csr_core.stages.__main__ import describe
+from csr_core.stages.costs import stage_costs, times_text
 from csr_core.stages.runner import StageResult, missing_shards, note_found, note_whole, run_stage, shard_is_done
 from tasks import runners
-from tasks.artifacts import StageProgress
+from tasks.artifacts import StageProgress, show_costs
 from tasks.process import run_process
 from tasks.run import Run, as_json
 from tasks.session import recorded
@@ -47,10 +49,12 @@ def stage(gpu: bool) -> Callable[[Stage], Stage]:
             planned = run.call(name, iteration)
             with recorded(name, iteration, run) as record, StageProgress(planned, run.layout) as progress:
                 started = time.monotonic()
-                before = run.result(planned)
+                with progress.checking():
+                    before = run.result(planned)
                 done, shards = before is not None, {}
                 if not done and planned.shards is not None:
                     count, missing = planned.shards.count(), missing_shards(planned, run.layout)
+                    progress.display.expect(*planned.shards.extent(missing))
                     progress.wait(_submit_shards(name, iteration, run, gpu, count, set(missing)))
                     shards = {"workers": min(count, run.settings.run.workers), "resumed": len(missing) < count}
                 # Prefect would call a task cached although the files it made were deleted or changed since.
@@ -62,9 +66,11 @@ def stage(gpu: bool) -> Callable[[Stage], Stage]:
                     made = as_json(before)
                     note_found(before, run.layout)
                 else:
+                    progress.made = True
                     made = {**made, "seconds": round(time.monotonic() - started, 1)}
                     note_whole(planned, run.layout, made["seconds"], **shards)
-                _tell(before or run.result(planned), done)
+                progress.display.close()
+                _tell(before or run.result(planned), done, "" if done else progress.display.told())
                 record(made)
             return made
 
@@ -73,12 +79,21 @@ def stage(gpu: bool) -> Callable[[Stage], Stage]:
     return make
 
 
-def _tell(result: StageResult | None, done: bool) -> None:
+def _tell(result: StageResult | None, done: bool, told: str) -> None:
     """Say in the terminal and in the run's log what became of a stage, and what was left out."""
     if result is not None:
-        text = describe(replace(result, cached=done))
+        text = describe(replace(result, cached=done, told=told))
         print(text, flush=True)
         get_run_logger().info(text)
+
+
+def tell_times(iterations: int, run: Run) -> None:
+    """Say in one line what each stage took; Prefect's page has it as a table, with items and memory."""
+    found = [row for row in stage_costs(run.layout) if row["iteration"] <= iterations]
+    show_costs(found)
+    text = times_text(found)
+    print(text, flush=True)
+    get_run_logger().info(text)
 
 
 def in_process(name: str, iteration: int, run: Run) -> dict[str, Any] | Any:
@@ -97,7 +112,9 @@ def in_process(name: str, iteration: int, run: Run) -> dict[str, Any] | Any:
 
 def here(name: str, iteration: int, run: Run) -> dict[str, Any] | Any:
     """The body of a light stage, in this process."""
-    result = run_stage(run.call(name, iteration), run.layout)
+    call = run.call(name, iteration)
+    with counting(StageProgress.file(run.layout, call.label)):
+        result = run_stage(call, run.layout)
     made = as_json(result)
     return Completed(name="Cached", message="up to date: made by another driver", data=made) if result.cached else made
 

@@ -122,7 +122,7 @@ def usable_pairs(
     """
     rows: list[dict[str, Any]] = []
     left_out: list[dict[str, str]] = []
-    with Progress("finetune: pairs read", total=len(table), unit="pairs") as bar:
+    with Progress("reading pairs", total=len(table), unit="pairs", counts=False) as bar:
         for entry in table:
             try:
                 row = _usable_row(policy, entry, max_pixels, max_tokens)

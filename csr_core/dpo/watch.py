@@ -10,7 +10,10 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from csr_core.dpo.ranks import by_first
 from csr_core.errors import CsrError
-from csr_core.progress import Progress
+from csr_core.progress import Progress, show_figure
+
+# What is shown of TRL's log while training runs.
+FIGURES = {"loss": "loss {value:.3f}", "rewards/accuracies": "chosen > rejected {value:.0%}"}
 
 
 class TrainingError(CsrError):
@@ -28,7 +31,7 @@ class Watch(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if state.global_step:
-            self.bar.advance(state.global_step, note="taken up from the checkpoint")
+            self.bar.advance(state.global_step, earlier=True)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         now = time.monotonic()
@@ -47,11 +50,15 @@ class Watch(TrainerCallback):
     ) -> None:
         if not logs or "loss" not in logs:
             return
-        loss, margin = logs["loss"], logs.get("rewards/margins", math.nan)
+        loss = logs["loss"]
         if not math.isfinite(loss):
             raise TrainingError(
                 f"the loss of step {state.global_step} is {loss}: training stopped, nothing was kept. Likely a "
                 f"learning rate that is too high (finetune.learning_rate = {args.learning_rate}), float16 overflow "
                 "(set model.dtype to bfloat16 or float32), or a base model that is broken (try `csr check`)"
             )
-        self.bar.advance(1, note=f"loss {loss:.3f}, margin {margin:.3f}")
+        # The mean of as many as the stage's summary takes it of.
+        last = [row for row in state.log_history[-max(1, len(state.log_history) // 10) :] if "loss" in row]
+        for name, text in FIGURES.items():
+            show_figure(text, sum(row[name] for row in last if name in row) / len(last))
+        self.bar.advance(1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,11 +78,12 @@ def greedy_answers(
     batch_size: int | None,
     encoder: Encoder,
     name: str = "answers",
+    on_answer: Callable[[int, str], None] = lambda place, text: None,
 ) -> tuple[list[str | None], list[dict[str, str]]]:
     """The most likely answer, token by token, to each of `asks`, in their order.
 
-    batch_size: None takes what the free memory holds. A picture that cannot be read gives None, and an entry
-    {prompt_id, reason} in the second list.
+    batch_size: None takes what the free memory holds. on_answer: is given each, with its place, when it is finished.
+    A picture that cannot be read gives None, and an entry {prompt_id, reason} in the second list.
     """
     texts: list[str | None] = [None] * len(asks)
     left_out: list[dict[str, str]] = []
@@ -100,7 +101,9 @@ def greedy_answers(
             if batch_size is None and prompts:
                 batch_size = fitting_batch(encoder.prefixes.get(prompts[:1])[0], 1, max_new_tokens)
             for place, ids in greedy_rows(encoder.prefixes, prompts, max_new_tokens, batch_size or 1):
-                texts[window[place][0]] = encoder.policy.decode(ids).strip()
+                index = window[place][0]
+                texts[index] = text = encoder.policy.decode(ids).strip()
+                on_answer(index, text)
                 bar.advance()
     return texts, left_out
 

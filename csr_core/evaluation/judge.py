@@ -114,7 +114,10 @@ def _ask_all(
     key = next((os.environ[variable] for variable in KEYS if os.environ.get(variable)), None)
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     in_a_row = 0
-    with httpx.Client(timeout=SECONDS, headers=headers) as client, Progress(name, len(todo), "answers") as bar:
+    with (
+        httpx.Client(timeout=SECONDS, headers=headers) as client,
+        Progress(name, len(todo), "answers", counts=False) as bar,
+    ):
         waiting = list(todo)
         with ThreadPoolExecutor(AT_ONCE) as pool:
             while waiting:

@@ -68,7 +68,7 @@ def _log_likelihoods(
         except InputError:
             continue
     order = sorted(ids, key=lambda place: len(ids[place]))
-    with Progress(f"{name}: likelihoods", len(order), "answers") as bar:
+    with Progress(f"{name}: likelihoods", len(order), "answers", counts=False) as bar:
         for start in range(0, len(order), TOGETHER):
             batch = order[start : start + TOGETHER]
             prompts = [encoder.encode(asks[place].image, asks[place].prompt) for place in batch]

@@ -24,6 +24,7 @@ from csr_core.policy.families import (
 from csr_core.policy.prompt import TEMPLATES, PromptInputs, split_inputs
 from csr_core.policy.quantization import loading_options, refuse_unusable
 from csr_core.policy.sources import told
+from csr_core.progress import doing
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -157,6 +158,7 @@ def load_processor(path: str, settings: ModelSettings) -> Any:
     return processor
 
 
+@doing("loading the model")
 def load_policy(settings: ModelSettings, adapter: Path | None = None, trainable: bool = False) -> Policy:
     """Load the base checkpoint and, where given, what an iteration made of it.
 

@@ -18,6 +18,7 @@ from csr_core.config import RewardSettings
 from csr_core.errors import InputError
 from csr_core.free_memory import USED, free_bytes, widest_bytes
 from csr_core.policy.loading import resolve_device
+from csr_core.progress import doing
 from csr_core.reward.chunks import TextFitter, split_to_fit
 
 if TYPE_CHECKING:
@@ -155,6 +156,7 @@ class OpenClip:
         return bool((short - self._encode(tokens)).abs().max() < 1e-5)
 
 
+@doing("loading the relevance model")
 def load_relevance(settings: RewardSettings) -> Embedder:
     """Load the model that `reward.model` names, or the ensemble, in float32, ready to embed.
 

@@ -106,9 +106,15 @@ def carry_out(order: Order, tell: bool) -> int:
 
 
 def describe(result: StageResult) -> str:
-    """One line on what a stage did, with what was left out and the first reasons."""
-    how = "up to date" if result.cached else f"done in {result.seconds:.1f} s"
+    """One line on what a stage did; where it did something, what was left out and the first reasons."""
+    how = (
+        "up to date"
+        if result.cached
+        else f"done in {result.seconds:.1f} s" + (f" ({result.told})" if result.told else "")
+    )
     left_out = result.summary.get("left_out", [])
+    if result.cached:  # the reasons were told when it was made
+        return f"{result.label}: {how}" + (f"; left out {len(left_out)} (in its summary.json)" if left_out else "")
     lines = [f"{result.label}: {how}" + (f"; left out {len(left_out)}:" if left_out else "")]
     lines += [f"  - {item['prompt_id']}: {item['reason']}" for item in left_out[:10]]
     if len(left_out) > 10:

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from csr_core.config import Settings
 from csr_core.errors import InputError
+from csr_core.evaluation.chair import chair
 from csr_core.evaluation.counts import write_counts
 from csr_core.evaluation.hypotheses import correct
+from csr_core.evaluation.pope import question_item
 from csr_core.evaluation.report import Rows, split_metrics
 from csr_core.evaluation.sources import read_rows
 from csr_core.evaluation.splits import Split, read_split
 from csr_core.evaluation.watching import add_relevance, watching_models
+from csr_core.progress import add_to_figure, doing
 from csr_core.records import read_json, write_json, write_jsonl
 from csr_core.stages import benchmarks
 from csr_core.stages.benchmarks import Benchmark
@@ -71,7 +74,8 @@ def evaluate(
         files = {row["image_id"]: row["path"] for row in split.captions}
         if told["captions"]:
             scorers = scorers or _scorers(settings, state)
-            add_relevance(told["captions"], files, scorers, settings.data.max_pixels)
+            with doing(f"{split.name}: relevance of descriptions"):
+                add_relevance(told["captions"], files, scorers, settings.data.max_pixels)
         for kind, made in told.items():
             write_jsonl(answers / f"{split.name}_{kind}.jsonl", made)
         rows = _answers(answers, split.name)
@@ -82,9 +86,10 @@ def evaluate(
         others = {
             label: _answers(folder, split.name) for label, folder in (("previous", previous), ("base", base)) if folder
         }
-        figures[split.name], summary["splits"][split.name] = split_metrics(
-            split, *rows, others, settings.evaluate.bootstrap
-        )
+        with doing(f"{split.name}: figures and their intervals"):
+            figures[split.name], summary["splits"][split.name] = split_metrics(
+                split, *rows, others, settings.evaluate.bootstrap
+            )
         left_out += summary["splits"][split.name].pop("left_out")
         counted[split.name] = summary["splits"][split.name].pop("items")
         summary["left_out"] += [{"split": split.name, **item} for item in left_out]
@@ -110,8 +115,17 @@ def _scorers(settings: Settings, state: Path | None) -> list[SentenceScorer]:
     return [SentenceScorer(model, kept=kept_embeddings(model, state) if state else None) for model in models]
 
 
-def shard_count(settings: Settings, splits: Mapping[str, Path]) -> int:
-    return len(_cut(settings, _read(settings, splits), benchmarks.read_benchmarks(settings)))
+def shard_sizes(settings: Settings, splits: Mapping[str, Path]) -> list[int]:
+    """Answers of each shard."""
+    sizes = []
+    for of, pictures in _cut(settings, _read(settings, splits), benchmarks.read_benchmarks(settings)):
+        asked = (
+            [q.picture for q in of.questions]
+            if isinstance(of, Benchmark)
+            else [row["path"] for row in (*of.captions, *of.questions)]
+        )
+        sizes.append(sum(picture in pictures for picture in asked))
+    return sizes
 
 
 def make_shards(
@@ -187,9 +201,22 @@ def _answer(
         settings.evaluate.batch_size,
         encoder,
         f"{split.name} {kind}",
+        lambda index, text: _show_so_far(split, kind, rows[chosen[index]], text),
     )
     left_out += missing
     return {str(place): text for place, text in zip(chosen, texts, strict=True) if text is not None}
+
+
+def _show_so_far(split: Split, kind: str, row: Row, text: str) -> None:
+    """The running metrics: CHAIR_i and POPE's accuracy of a split, as its figures will have them."""
+    name = split.name.replace("{", "(").replace("}", ")")  # braces would be places for numbers
+    if kind == "captions":
+        for score in chair([{"image_id": row["image_id"], "caption": text}], split.truth, split.parser).scores:
+            wrong, mentions = score.item().counts["chair_i"]
+            add_to_figure(name + " CHAIR_i {value:.1%} of {n:,.0f}", wrong, mentions)
+    elif (label := row["label"].strip().lower()) in ("yes", "no"):
+        right, one = question_item(("", ""), "", label == "yes", text).counts["pope_accuracy"]
+        add_to_figure(name + " POPE {value:.1%} of {n:,.0f}", right, one)
 
 
 def _likelihoods(

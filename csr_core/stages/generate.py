@@ -6,7 +6,7 @@ Prompts are worked on in shards. A shard that is done leaves `part-NNNNN.parquet
 
 from __future__ import annotations
 
-import math
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from csr_core.config import Settings
 from csr_core.errors import InputError
 from csr_core.images import open_image
-from csr_core.progress import Progress
+from csr_core.progress import Progress, add_to_figure
 from csr_core.records import (
     CANDIDATES,
     PROMPTS,
@@ -54,15 +54,17 @@ def generate(
     Raises:
         InputError: the prompts or the model cannot be read.
     """
-    count = shard_count(settings, prompts)
+    count = len(shard_sizes(settings, prompts))
     make_shards(settings, iteration, prompts, adapter, out, missing_parts(out, count, FILES), state)
     summary = _summary([read_json(part(out, number, ".json")) for number in range(count)])
     write_json(out / "summary.json", summary)
     return summary
 
 
-def shard_count(settings: Settings, prompts: Path) -> int:
-    return math.ceil(len(read_table(prompts, PROMPTS)) / settings.generate.shard_size)
+def shard_sizes(settings: Settings, prompts: Path) -> list[int]:
+    """Prompts of each shard."""
+    count, size = len(read_table(prompts, PROMPTS)), settings.generate.shard_size
+    return [min(size, count - start) for start in range(0, count, size)]
 
 
 def make_shards(
@@ -103,6 +105,7 @@ class Search:
         self._images: dict[str, list[Image]] = {}  # by name
         self._names: dict[str, str] = {}  # of each prompt's pictures
         self._scorer: Any = None
+        self._likely = LikelihoodSoFar()
         if settings.generate.keep_by == "reward":
             from csr_core.reward.scorer import SentenceScorer
 
@@ -121,10 +124,12 @@ class Search:
 
         def on_tree(grown: int, under_way: int) -> None:
             nonlocal before
-            bar.advance(grown - before, f"shard {number}: {under_way} trees are growing" if under_way else "")
+            self._likely.look_at(trees)
+            bar.advance(grown - before)
             before = grown
 
         self.grower.grow(trees, on_tree)
+        self._likely.look_at(trees, whole=True)
         write_table(part(out, number, ".parquet"), [row for tree in trees for row in tree.rows()], CANDIDATES)
         write_json(part(out, number, ".json"), _counts(rows, trees, left_out))
         if left_out:
@@ -191,6 +196,24 @@ class Search:
         )
         found = iter(values)
         return [[0.0, *(next(found) for _ in tree.nodes[1:])] for tree in trees]
+
+
+class LikelihoodSoFar:
+    """The running metric: log-likelihood a token of all sentences. Looked at no more than once in a while."""
+
+    SECONDS = 1.0
+
+    def __init__(self) -> None:
+        self._told, self._last = (0.0, 0), time.monotonic()
+
+    def look_at(self, trees: Sequence[Tree], whole: bool = False) -> None:
+        """`trees`: of the shard that is under way; `whole`: which ends with this."""
+        if not whole and time.monotonic() - self._last < self.SECONDS:
+            return
+        nodes = [node for tree in trees for node in tree.nodes[1:]]
+        now = sum(node.log_likelihood for node in nodes), sum(len(node.ids) for node in nodes)
+        add_to_figure("log-likelihood a token {value:.2f}", now[0] - self._told[0], now[1] - self._told[1])
+        self._told, self._last = (0.0, 0) if whole else now, time.monotonic()
 
 
 def _counts(rows: Sequence[Row], trees: Sequence[Tree], left_out: list[Row]) -> dict[str, Any]:

@@ -15,13 +15,14 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from csr_core.config import Settings
 from csr_core.errors import CsrError, OutOfMemoryError, SettingsError
-from csr_core.progress import PROGRESS_FILE
+from csr_core.progress import counting, file_of_child
 from csr_core.stages.costs import add_use, begin_use, use_so_far
 from csr_core.stages.gpus import visible_gpus
 from csr_core.stages.memory import memory_errors
@@ -68,7 +69,16 @@ def launch(count: int, device: str, function: Callable[..., Any], *arguments: An
     method = _start_method()
     failures, used = (multiprocessing.get_context(method).SimpleQueue() for _ in range(2))
     with tempfile.TemporaryDirectory(prefix="csr-ranks-") as folder:
-        start = (count, device, str(Path(folder) / "meeting"), failures, used, function, arguments)
+        start = (
+            count,
+            device,
+            str(Path(folder) / "meeting"),
+            failures,
+            used,
+            file_of_child("rank"),
+            function,
+            arguments,
+        )
         context = mp.start_processes(_rank, start, nprocs=count, start_method=method, join=False)
         try:
             while not context.join():
@@ -105,6 +115,7 @@ def _rank(
     meeting: str,
     failures: Any,
     used: Any,
+    progress: Path | None,
     function: Callable[..., Any],
     arguments: Any,
 ) -> None:
@@ -115,13 +126,14 @@ def _rank(
 
     _end_with_parent()
     if index > 0:
-        os.environ.pop(PROGRESS_FILE, None)
         sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     try:
         _meet(index, count, device, meeting)
         begin_use()
-        with memory_errors("finetune"):
+        # Without a file the first shows its progress itself, as this process would.
+        counted = counting(progress if index == 0 else None) if index or progress else nullcontext()
+        with memory_errors("finetune"), counted:
             function(*arguments)
         used.put(use_so_far())
         by_first(lambda: None)  # none leaves before the first has written all

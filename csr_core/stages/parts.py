@@ -26,6 +26,11 @@ def part_files(folder: Path) -> list[Path]:
     return files
 
 
+def part_sizes(folder: Path) -> list[int]:
+    """Nodes of each part, roots included."""
+    return [pq.read_metadata(file).num_rows for file in part_files(folder)]
+
+
 def trees_of_part(file: Path, schema: pa.Schema, seen: set[str]) -> dict[str, list[Row]]:
     """The nodes of each prompt in one part, by node id; `seen` collects the prompts over the parts.
 

@@ -44,10 +44,18 @@ class StageCall:
     outputs: dict[str, Path]  # name below the temporary folder ("" for itself) -> final place
     run: Callable[[Path], dict[str, Any]]
     shards: Shards | None = None  # of a stage that is worked on in shards; `run` makes those that are missing
+    iterations: int = 0  # of the run, where that is known: for the words that progress is told in
 
     @property
     def label(self) -> str:
         return f"{self.name}@{self.iteration}"
+
+    @property
+    def title(self) -> str:
+        """For people, e.g. generate 1/3."""
+        if self.iteration == 0:
+            return f"{self.name} {'base' if self.name == 'evaluate' else 'held-out'}"
+        return f"{self.name} {self.iteration}" + (f"/{self.iterations}" if self.iteration <= self.iterations else "")
 
 
 def plan(name: str, iteration: int, settings: Settings, layout: Layout, halved: int = 0) -> StageCall:
@@ -77,10 +85,14 @@ def plan(name: str, iteration: int, settings: Settings, layout: Layout, halved: 
         )
     builders = {"prepare": _prepare, "generate": _generate, "score": _score, "pair": _pair, "finetune": _finetune}
     build = {**builders, "evaluate": _evaluate, "guard": _guard}[name]
-    call = build(iteration, settings, layout)
+    call = replace(build(iteration, settings, layout), iterations=settings.iterations)
     if not halved:
         return call
-    return replace(build(iteration, smaller_batches(settings, halved), layout), settings=call.settings)
+    return replace(
+        build(iteration, smaller_batches(settings, halved), layout),
+        settings=call.settings,
+        iterations=settings.iterations,
+    )
 
 
 def smaller_batches(settings: Settings, halved: int) -> Settings:
@@ -146,18 +158,19 @@ def _generate(k: int, settings: Settings, layout: Layout) -> StageCall:
         part |= _sections(settings, "reward")
         inputs += _reward_inputs(settings)
     shards = Shards(
-        partial(_count_generate, settings, layout.prompts(k)),
+        partial(_sizes_generate, settings, layout.prompts(k)),
         partial(_make_generate, settings, k, layout.prompts(k), start, layout.state),
         (".parquet", ".json"),
         cut=str(settings.generate.shard_size),
+        unit="prompts",
     )
     return StageCall("generate", k, tuple(inputs), part, {"": layout.candidates(k)}, run, shards)
 
 
-def _count_generate(settings: Settings, prompts: Path) -> int:
-    from csr_core.stages.generate import shard_count
+def _sizes_generate(settings: Settings, prompts: Path) -> list[int]:
+    from csr_core.stages.generate import shard_sizes
 
-    return shard_count(settings, prompts)
+    return shard_sizes(settings, prompts)
 
 
 def _make_generate(
@@ -176,18 +189,19 @@ def _score(k: int, settings: Settings, layout: Layout) -> StageCall:
 
     inputs = (*_reward_inputs(settings), layout.prompts(k), layout.candidates(k))
     shards = Shards(
-        partial(_count_score, layout.candidates(k)),
+        partial(_sizes_score, layout.candidates(k)),
         partial(_make_score, settings, layout.prompts(k), layout.candidates(k), layout.state),
         (".parquet", ".json"),
         cut="parts",  # of the candidates, which are among the inputs
+        unit="nodes",
     )
     return StageCall("score", k, inputs, _sections(settings, "reward"), {"": layout.scores(k)}, run, shards)
 
 
-def _count_score(candidates: Path) -> int:
-    from csr_core.stages.parts import part_files
+def _sizes_score(candidates: Path) -> list[int]:
+    from csr_core.stages.parts import part_sizes
 
-    return len(part_files(candidates))  # theirs are scored part by part
+    return part_sizes(candidates)  # theirs are scored part by part
 
 
 def _make_score(
@@ -273,18 +287,19 @@ def _evaluate(k: int, settings: Settings, layout: Layout) -> StageCall:
     outputs = {"answers": layout.answers(k), "metrics.json": layout.metrics(k), "main.json": layout.main_metrics(k)}
     part = {**_sections(settings, "model", "evaluate"), "reward_model": settings.reward.model}
     shards = Shards(
-        partial(_count_evaluate, settings, splits),
+        partial(_sizes_evaluate, settings, splits),
         partial(_make_evaluate, settings, splits, model),
         (".json",),
         cut=str(settings.evaluate.shard_size),
+        unit="answers",
     )
     return StageCall("evaluate", k, tuple(dict.fromkeys(inputs)), part, outputs, run, shards)
 
 
-def _count_evaluate(settings: Settings, splits: dict[str, Path]) -> int:
-    from csr_core.stages.evaluate import shard_count
+def _sizes_evaluate(settings: Settings, splits: dict[str, Path]) -> list[int]:
+    from csr_core.stages.evaluate import shard_sizes
 
-    return shard_count(settings, splits)
+    return shard_sizes(settings, splits)
 
 
 def _make_evaluate(

@@ -20,10 +20,14 @@ from filelock import FileLock
 from csr_core.digests import Digests, digest_value
 from csr_core.errors import InputError
 from csr_core.layout import Layout
+from csr_core.progress import doing, shown
+from csr_core.progress_line import Display
 from csr_core.records import publish, read_json, write_json
 from csr_core.stages import costs
 from csr_core.stages.plan import VERSIONS, StageCall
 from csr_core.stages.shards import make_missing
+
+CHECKING = "checking what is there"
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class StageResult:
     summary: dict[str, Any]
     cached: bool = field(compare=False, default=False)
     seconds: float = field(compare=False, default=0.0)
+    told: str = field(compare=False, default="")  # what progress has to say at the end
 
 
 def stage_key(call: StageCall, digests: Digests) -> str:
@@ -67,10 +72,15 @@ def run_stage(call: StageCall, layout: Layout, workers: int = 1) -> StageResult:
 
     `workers`: processes that share the shards that are missing.
     """
-    with _lock(call, layout), _digests(call, layout) as digests:
-        found = up_to_date(call, layout, digests)
+    with (
+        shown(call.title, layout.progress(call.label)) as line,
+        _lock(call, layout),
+        _digests(call, layout) as digests,
+    ):
+        with doing(CHECKING):
+            found = up_to_date(call, layout, digests)
         if found is None:
-            return _make(call, layout, digests, workers)
+            return _make(call, layout, digests, workers, line)
     note_found(found, layout)
     return found
 
@@ -112,7 +122,11 @@ def shard_is_done(call: StageCall, layout: Layout, number: int) -> bool:
 def run_shard(call: StageCall, layout: Layout, number: int) -> None:
     """Make one shard unless it is there; `run_stage` goes on from it."""
     assert call.shards is not None, f"{call.label} has no shards"
-    with _lock(call, layout, f".shard-{number}"), _digests(call, layout) as digests:
+    with (
+        shown(call.title, layout.progress(call.label)),
+        _lock(call, layout, f".shard-{number}"),
+        _digests(call, layout) as digests,
+    ):
         key = stage_key(call, digests)
         work = _work_folder(call, layout, key)
         if not call.shards.has(work, number):
@@ -151,13 +165,15 @@ def _work_folder(call: StageCall, layout: Layout, key: str) -> Path:
     return work
 
 
-def _make(call: StageCall, layout: Layout, digests: Digests, workers: int) -> StageResult:
+def _make(call: StageCall, layout: Layout, digests: Digests, workers: int, line: Display | None) -> StageResult:
     started = time.monotonic()
     costs.begin_use()
     key = stage_key(call, digests)
     work = _work_folder(call, layout, key)
     resumed = any(work.iterdir())
     if call.shards is not None:
+        if line is not None:
+            line.expect(*call.shards.extent(call.shards.missing(work)))
         make_missing(call.shards, work, workers)
     summary = call.run(work)
     _stamp(call, layout).unlink(missing_ok=True)
@@ -171,7 +187,8 @@ def _make(call: StageCall, layout: Layout, digests: Digests, workers: int) -> St
         {"key": key, "outputs": outputs, "summary": summary, "seconds": round(seconds, 3), "settings": call.settings},
     )
     costs.note_made(layout, call.label, key, seconds=seconds, summary=summary, resumed=resumed)
-    return StageResult(call.label, key, outputs, summary, seconds=seconds)
+    told = line.told() if line is not None else ""
+    return StageResult(call.label, key, outputs, summary, seconds=seconds, told=told)
 
 
 def _stamp(call: StageCall, layout: Layout) -> Path:

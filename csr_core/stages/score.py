@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from csr_core.config import RewardSettings, Settings
 from csr_core.errors import InputError
 from csr_core.images import open_image
-from csr_core.progress import Progress
+from csr_core.progress import Progress, add_to_figure
 from csr_core.records import (
     CANDIDATES,
     PROMPTS,
@@ -123,6 +123,8 @@ def _score_part(
             counts["sentences"] += sum(row["reward"] is not None for row in tree)
             counts["repeats"] += sum(row.pop("_repeat", False) for row in tree)
             dropped.update(row["dropped"] for row in tree if row["dropped"])
+        relevances = [row["relevance"] for tree in usable.values() for row in tree if row["relevance"] is not None]
+        add_to_figure("mean R_I {value:.1f}", sum(relevances), len(relevances))
         bar.advance(sum(len(tree) for tree in group.values()))
     counts["distinct_sentences_embedded"] = scorer.embedded_texts - before[0]
     counts["long_sentences_split"] = scorer.split_texts - before[1]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
 from csr_core.errors import OutOfMemoryError
-from csr_core.stages.costs import add_use, used_by
+from csr_core.progress import counting, file_of_child
+from csr_core.stages.costs import Use, add_use, used_by
 from csr_core.stages.gpus import visible_gpus
 
 PRELOAD = "csr_core.stages.preload"  # what stages import, for processes that are forked
@@ -31,15 +32,24 @@ def missing_parts(folder: Path, count: int, endings: Sequence[str]) -> list[int]
 class Shards:
     """How a stage is cut up.
 
-    count: number of shards, known from the stage's inputs. make(folder, numbers): write those parts, the model loaded
-    once; picklable, since it also runs in other processes. files: endings of what a shard leaves. cut: parts of another
-    cut cannot be gone on with.
+    sizes: how many items each shard has, known from the stage's inputs; unit: what those are called. make(folder,
+    numbers): write those parts, the model loaded once; picklable, since it also runs in other processes. files: endings
+    of what a shard leaves. cut: parts of another cut cannot be gone on with.
     """
 
-    count: Callable[[], int]
+    sizes: Callable[[], Sequence[int]]
     make: Callable[[Path, Sequence[int]], None]
     files: tuple[str, ...]
     cut: str
+    unit: str = "items"
+
+    def count(self) -> int:
+        return len(self.sizes())
+
+    def extent(self, missing: Iterable[int]) -> tuple[int, str, int]:
+        """(items of the whole stage, their unit, how many of them are done) where `missing` shards are not there."""
+        sizes = self.sizes()
+        return sum(sizes), self.unit, sum(sizes) - sum(sizes[number] for number in missing)
 
     def has(self, folder: Path, number: int) -> bool:
         return all(part(folder, number, ending).is_file() for ending in self.files)
@@ -64,7 +74,10 @@ def make_missing(shards: Shards, folder: Path, workers: int) -> None:
     if context.get_start_method() == "forkserver":
         context.set_forkserver_preload([PRELOAD])
     with ProcessPoolExecutor(workers, mp_context=context, initializer=share_cores, initargs=(workers,)) as pool:
-        waiting = [pool.submit(used_by, shards.make, folder, todo[first::workers]) for first in range(workers)]
+        waiting = [
+            pool.submit(_work, file_of_child(str(first)), shards.make, folder, todo[first::workers])
+            for first in range(workers)
+        ]
         try:
             for future in as_completed(waiting):
                 add_use(future.result())
@@ -75,6 +88,12 @@ def make_missing(shards: Shards, folder: Path, workers: int) -> None:
             ) from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _work(progress: Path | None, make: Callable[..., None], folder: Path, numbers: Sequence[int]) -> Use:
+    """What a worker process does: some of the shards, counted into the file `progress`."""
+    with counting(progress):
+        return used_by(make, folder, numbers)
 
 
 def share_cores(workers: int) -> None:

@@ -42,7 +42,11 @@ def test_after_a_flow_dvc_has_nothing_to_do(site: Site) -> None:
     assert "up to date" in site.run("dvc", "status")
     assert "Running stage" not in site.run("dvc", "repro")
     artifacts = {one["key"] for one in site.api("artifacts/filter", {"limit": 200})}
-    assert {"csr-metrics", "csr-pairs-1", "csr-records-1", "generate-1", "finetune-1"} <= artifacts
+    assert {"csr-metrics", "csr-pairs-1", "csr-records-1", "csr-costs", "generate-1", "finetune-1"} <= artifacts
+    told = {one["key"]: one for one in site.api("artifacts/filter", {"limit": 200})}
+    assert told["generate-1"]["data"] == 100
+    assert re.search(r"12 prompts, .* log-likelihood a token -\d", told["generate-1"]["description"])
+    assert "chosen > rejected" in told["finetune-1"]["description"]
 
 
 def test_after_dvc_repro_the_flow_has_every_stage_cached(site: Site, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -53,6 +54,10 @@ def test_a_second_run_does_nothing_and_says_the_same(finished: Path) -> None:
     made = {path: path.stat().st_mtime_ns for path in (finished / "data").rglob("*") if path.is_file()}
     done = csr(finished, "run", *sets(SMALL))
     assert "iteration 1" in done.stdout
+    assert "all 9 stages were up to date" in done.stdout
+    for line in ("prepare@0", "evaluate@0", "generate@1", "finetune@1", "guard@1"):
+        assert re.search(rf"^{line}: up to date", done.stdout, re.MULTILINE)
+    assert "\r" not in done.stderr
     assert made == {path: path.stat().st_mtime_ns for path in (finished / "data").rglob("*") if path.is_file()}
     assert "up to date" in csr(finished, "stage", "generate", "--iteration", "1", *sets(SMALL)).stdout
 

@@ -13,7 +13,7 @@ from csr_core.layout import Layout
 from csr_core.params import settings_from
 from csr_core.records import read_json, write_jsonl
 from csr_core.stages.benchmarks import read_answers
-from csr_core.stages.evaluate import evaluate, make_shards, shard_count
+from csr_core.stages.evaluate import evaluate, make_shards, shard_sizes
 from csr_core.stages.plan import plan
 from csr_core.stages.runner import missing_shards, run_shard, run_stage
 from tests.evaluation.benchmarks import folders
@@ -74,7 +74,7 @@ def test_shards_and_batches_do_not_matter_and_done_ones_are_kept(places, done, t
     """A run of one picture a shard, of which one was made before, with other words in it to tell that it is kept."""
     small = {name: places[name] for name in ("gqa", "mmbench")}
     own = settings(small, shard_size=1, batch_size=2)
-    count = shard_count(own, {})
+    count = len(shard_sizes(own, {}))
     assert count == 2 + 2
     evaluate(own, {}, None, tmp_path, tmp_path / "answers", tmp_path / "metrics.json")
     assert len(list(tmp_path.glob("part-*.json"))) == count

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from csr_core.params import load_settings, preset_values, render_params
 from csr_core.records import write_json
 from csr_core.stages import costs
 from csr_core.stages.__main__ import main
-from csr_core.stages.costs import COLUMNS, stage_costs
+from csr_core.stages.costs import COLUMNS, stage_costs, times_text
 from csr_core.stages.plan import StageCall
 from csr_core.stages.runner import run_shard, run_stage
 from csr_core.stages.shards import Shards, part
@@ -44,7 +45,7 @@ def take(folder: Path, numbers: list[int]) -> None:
 
 
 def sharded(root: Path) -> StageCall:
-    shards = Shards(lambda: 3, take, (".json",), cut="1")
+    shards = Shards(lambda: [1, 1, 1], take, (".json",), cut="1")
     return StageCall("score", 2, (), {}, {"": Layout(root).scores(2)}, lambda out: {"sentences": 30}, shards)
 
 
@@ -129,6 +130,16 @@ def test_a_stamp_alone_tells_time_and_items(tmp_path: Path) -> None:
     assert (row["seconds"], row["items"], row["peak_mib"]) == (2.5, 7, None)
     (tmp_path / ".csr/stamps/generate@1.json").write_text("{")
     assert stage_costs(Layout(tmp_path))[0]["seconds"] is None
+
+
+def test_what_a_run_took_in_a_line() -> None:
+    def row(stage: str, seconds: float | None, cached: bool) -> dict[str, Any]:
+        return {"stage": stage, "seconds": seconds, "cached": cached}
+
+    made = [row("generate", 20.0, False), row("generate", 11.0, False), row("finetune", 38.0, False)]
+    assert times_text(made) == "took 1:09: generate 0:31, finetune 0:38"
+    assert times_text([*made, row("score", 5.0, True)]).endswith("finetune 0:38; 1 of 4 stages up to date")
+    assert times_text([row("score", 5.0, True)]) == "all 1 stages were up to date"
 
 
 def test_a_record_that_cannot_be_written_ends_nothing(tmp_path: Path) -> None:

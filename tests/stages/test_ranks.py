@@ -173,7 +173,7 @@ def test_a_killed_process_ends_the_others_and_the_next_run_goes_on(
     os.kill(pids[1], signal.SIGKILL)
     errors = process.communicate(timeout=60)[1]
     assert "OutOfMemoryError: rank 1 of fine-tuning was killed" in errors
-    assert errors.count("pairs read: 10/10") == 1, "only the first process tells of progress"
+    assert errors.count("reading pairs: 10/10") == 1, "only the first process tells of progress"
     assert "reads each twice" not in errors, "prompts were to be shared between answers"
     assert "find_unused_parameters" not in errors, "a warning that helps nobody"
     assert not any(psutil.pid_exists(pid) for pid in pids)

@@ -37,7 +37,7 @@ def call(root: Path) -> StageCall:
     notes = root / "notes"
     notes.mkdir(exist_ok=True)
     (root / "in.txt").write_text("input")
-    shards = Shards(lambda: COUNT, partial(make, notes), (".json",), cut="1")
+    shards = Shards(lambda: [1] * COUNT, partial(make, notes), (".json",), cut="1")
 
     def run(out: Path) -> dict[str, int]:
         return {"sum": sum(int(part(out, number, ".json").read_text()) for number in range(COUNT))}
@@ -69,7 +69,7 @@ def test_workers_share_the_missing_shards(tmp_path: Path) -> None:
     """The first shard of each waits for the other's, so that neither has made all before the other began."""
     notes = tmp_path / "notes"
     notes.mkdir()
-    shards = Shards(lambda: COUNT, partial(make_beside_another, notes), (".json",), cut="1")
+    shards = Shards(lambda: [1] * COUNT, partial(make_beside_another, notes), (".json",), cut="1")
     make_missing(shards, tmp_path, workers=2)
     assert shards.missing(tmp_path) == []
     processes = {name.name.split("-")[1] for name in (tmp_path / "notes").iterdir()}
@@ -78,7 +78,7 @@ def test_workers_share_the_missing_shards(tmp_path: Path) -> None:
 
 
 def test_a_killed_worker_is_told_as_memory(tmp_path: Path) -> None:
-    shards = Shards(lambda: 2, _die, (".json",), cut="1")
+    shards = Shards(lambda: [1, 1], _die, (".json",), cut="1")
     with pytest.raises(OutOfMemoryError, match=r"smaller run\.workers"):
         make_missing(shards, tmp_path, workers=2)
 
