@@ -44,8 +44,8 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
         )
     changes = dict(_parse_override(text) for text in overrides)
     if (preset := changes.get("preset")) is not None:
-        if preset not in PRESETS:
-            whole = f"; {preset} is a whole file: csr init --preset {preset}" if preset in preset_files() else ""
+        if not isinstance(preset, str) or preset not in PRESETS:
+            whole = f"; {preset} is a whole file: csr init --preset {preset}" if str(preset) in preset_files() else ""
             raise SettingsError(f"--set preset={preset}: expected one of {sorted(PRESETS)}{whole}")
         changes = {**PRESETS[preset], **changes}
     else:

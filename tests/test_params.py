@@ -92,3 +92,9 @@ def test_a_file_that_is_no_settings_file_is_refused(tmp_path: Path, text: str) -
     path.write_text(text)
     with pytest.raises(SettingsError):
         load_settings(path)
+
+
+@pytest.mark.parametrize("value", ["{a: 1}", "[steady]", "3"])
+def test_a_preset_that_is_no_name_is_refused(tmp_path: Path, value: str) -> None:
+    with pytest.raises(SettingsError, match="preset"):
+        load_settings(write(tmp_path), [f"preset={value}"])
