@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from csr_core.config import Settings
 from csr_core.errors import SettingsError
 from csr_core.layout import Layout
 from csr_core.records import read_json, write_json
+from csr_core.stages import shard_work
 from csr_core.stages.guard import last_good, main_split, stopped
 from csr_core.stages.shards import Shards
 
@@ -158,27 +159,13 @@ def _generate(k: int, settings: Settings, layout: Layout) -> StageCall:
         part |= _sections(settings, "reward")
         inputs += _reward_inputs(settings)
     shards = Shards(
-        partial(_sizes_generate, settings, layout.prompts(k)),
-        partial(_make_generate, settings, k, layout.prompts(k), start, layout.state),
+        partial(shard_work.sizes_generate, settings, layout.prompts(k)),
+        partial(shard_work.make_generate, settings, k, layout.prompts(k), start, layout.state),
         (".parquet", ".json"),
         cut=str(settings.generate.shard_size),
         unit="prompts",
     )
     return StageCall("generate", k, tuple(inputs), part, {"": layout.candidates(k)}, run, shards)
-
-
-def _sizes_generate(settings: Settings, prompts: Path) -> list[int]:
-    from csr_core.stages.generate import shard_sizes
-
-    return shard_sizes(settings, prompts)
-
-
-def _make_generate(
-    settings: Settings, k: int, prompts: Path, start: Path | None, state: Path, out: Path, numbers: Sequence[int]
-) -> None:
-    from csr_core.stages.generate import make_shards
-
-    make_shards(settings, k, prompts, start, out, numbers, state)
 
 
 def _score(k: int, settings: Settings, layout: Layout) -> StageCall:
@@ -189,27 +176,13 @@ def _score(k: int, settings: Settings, layout: Layout) -> StageCall:
 
     inputs = (*_reward_inputs(settings), layout.prompts(k), layout.candidates(k))
     shards = Shards(
-        partial(_sizes_score, layout.candidates(k)),
-        partial(_make_score, settings, layout.prompts(k), layout.candidates(k), layout.state),
+        partial(shard_work.sizes_score, layout.candidates(k)),
+        partial(shard_work.make_score, settings, layout.prompts(k), layout.candidates(k), layout.state),
         (".parquet", ".json"),
         cut="parts",  # of the candidates, which are among the inputs
         unit="nodes",
     )
     return StageCall("score", k, inputs, _sections(settings, "reward"), {"": layout.scores(k)}, run, shards)
-
-
-def _sizes_score(candidates: Path) -> list[int]:
-    from csr_core.stages.parts import part_sizes
-
-    return part_sizes(candidates)  # theirs are scored part by part
-
-
-def _make_score(
-    settings: Settings, prompts: Path, candidates: Path, state: Path, out: Path, numbers: Sequence[int]
-) -> None:
-    from csr_core.stages.score import make_shards
-
-    make_shards(settings, prompts, candidates, out, numbers, state=state)
 
 
 def _pair(k: int, settings: Settings, layout: Layout) -> StageCall:
@@ -287,27 +260,13 @@ def _evaluate(k: int, settings: Settings, layout: Layout) -> StageCall:
     outputs = {"answers": layout.answers(k), "metrics.json": layout.metrics(k), "main.json": layout.main_metrics(k)}
     part = {**_sections(settings, "model", "evaluate"), "reward_model": settings.reward.model}
     shards = Shards(
-        partial(_sizes_evaluate, settings, splits),
-        partial(_make_evaluate, settings, splits, model),
+        partial(shard_work.sizes_evaluate, settings, splits),
+        partial(shard_work.make_evaluate, settings, splits, model),
         (".json",),
         cut=str(settings.evaluate.shard_size),
         unit="answers",
     )
     return StageCall("evaluate", k, tuple(dict.fromkeys(inputs)), part, outputs, run, shards)
-
-
-def _sizes_evaluate(settings: Settings, splits: dict[str, Path]) -> list[int]:
-    from csr_core.stages.evaluate import shard_sizes
-
-    return shard_sizes(settings, splits)
-
-
-def _make_evaluate(
-    settings: Settings, splits: dict[str, Path], model: Path | None, out: Path, numbers: Sequence[int]
-) -> None:
-    from csr_core.stages.evaluate import make_shards
-
-    make_shards(settings, splits, model, out, numbers)
 
 
 def _sections(settings: Settings, *names: str) -> dict[str, Any]:
