@@ -196,6 +196,9 @@ def test_prefect_lists_and_renders_the_artifacts(page: Page, site: Site, shoot: 
     expect(row).to_contain_text(
         figure(read_json(Layout(site.folder).metrics(ITERATIONS))["test"]["chair_i"], "chair_i")
     )
+    curves = page.locator("img[src^='data:image/png']").first
+    expect(curves).to_be_visible()
+    assert curves.evaluate("picture => picture.naturalWidth") > 300
     shoot("prefect-metrics")
 
 

@@ -49,7 +49,7 @@ def write_pictures(folder: Path, count: int, side: int = 96) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(0)
     for number in range(count):
-        coarse = Image.fromarray(random.integers(0, 255, (12, 16, 3), dtype=np.uint8), "RGB")
+        coarse = Image.fromarray(random.integers(0, 255, (side // 4, side // 3, 3), dtype=np.uint8))
         coarse.resize((side * 4 // 3, side), Image.Resampling.BICUBIC).save(folder / f"{number}.jpg")
     return [str(folder / f"{number}.jpg") for number in range(count)]
 
