@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,10 +117,20 @@ def describe(result: StageResult) -> str:
     if result.cached:  # the reasons were told when it was made
         return f"{result.label}: {how}" + (f"; left out {len(left_out)} (in its summary.json)" if left_out else "")
     lines = [f"{result.label}: {how}" + (f"; left out {len(left_out)}:" if left_out else "")]
-    lines += [f"  - {item['prompt_id']}: {item['reason']}" for item in left_out[:10]]
-    if len(left_out) > 10:
-        lines.append(f"  - ... and {len(left_out) - 10} more, in its summary.json")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_reasons(left_out)])
+
+
+def _reasons(left_out: Sequence[Mapping[str, str]], most: int = 10) -> list[str]:
+    """A line a reason, the commonest first: one item by its name, of several their number and the first names."""
+    names: dict[str, list[str]] = {}
+    for item in left_out:
+        names.setdefault(item["reason"], []).append(str(item["prompt_id"]))
+    lines = []
+    for reason, ids in sorted(names.items(), key=lambda entry: -len(entry[1])):
+        some = f"{', '.join(ids[:3])}{', ...' if len(ids) > 3 else ''}"
+        lines.append(f"  - {some}: {reason}" if len(ids) == 1 else f"  - {len(ids)}: {reason} ({some})")
+    more = ["  - ... and more, in its summary.json"] if len(lines) > most else []
+    return lines[:most] + more
 
 
 def end_with_parent(parent: int) -> None:
