@@ -32,7 +32,7 @@ exec 2>&1
 at() { printf '\\n@@ %s\\n' "$1"; }
 ended() { echo "@@ ended with $?"; exit 1; }
 ready() {  # phrase, log: waits until the server that was started last has printed the phrase
-  until grep -q "$1" "$2"; do kill -0 $! || { cat "$2"; exit 1; }; sleep 0.2; done
+  until grep -qs "$1" "$2"; do kill -0 $! || { cat "$2"; exit 1; }; sleep 0.2; done
   cat "$2"
 }
 """
@@ -52,7 +52,7 @@ def finished_run(folder: Path, prefect: str) -> None:
         folders.MAKERS[name](folder / "data" / name)
     answers = {"gqa": {"key": "201", "answer": "yes"}, "mm_vet": {"key": "v1_0", "answer": "-1"}}
     for name, row in answers.items():
-        folders.write(folder / f"data/iter_1/answers/{name}_answers.jsonl", [row], lines=True)
+        folders.write(folder / f"answers/{name}_answers.jsonl", [row], lines=True)
     for seed in range(3):
         make_run(folder / "runs" / f"seed_{seed}", seed)
 

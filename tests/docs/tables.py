@@ -31,9 +31,11 @@ BEFORE = {
         "python -m tests.docs.smaller presets/llava-1.5-7b-paper.yaml iterations=1 "
         "data.prompts=prompts.json data.images=coco/train2014"
     ),
-    "csr run --set model.device=cpu --set run.num_processes=2": "rm -r models/iter_3",  # so that it is trained again
+    "csr run --set model.device=cpu --set run.num_processes=2": "rm -r models/iter_3",  # so that there is training
+    "csr run --set run.task_runner=ray": "rm -r data/iter_3/scores",  # so that there are shards
+    "csr evaluate score": "cp answers/*.jsonl data/iter_1/answers/",
     "csr import preferences": "rm -r data/iter_1",  # pairs of its own are in the way
-    "dvc exp run": "python -m tests.docs.smaller iterations=1",
+    "dvc params diff": "python -m tests.docs.smaller iterations=1",  # a difference, and a short experiment
     "prefect worker start": "prefect work-pool create gpu --type process --overwrite",
 }
 
@@ -72,6 +74,11 @@ STAND_IN = {
         "docker-compose --file docker/compose.yaml config --quiet; fi",
         "images need an engine and a registry; the containers' own commands are run by tests/services",
     ),
+    "csr run --set run.num_processes=4 --set run.fsdp=true": (
+        "cp -r . {elsewhere}/fsdp; (cd {elsewhere}/fsdp; csr stage finetune --iteration 3 --set model.device=cpu "
+        "--set run.num_processes=2 --set run.fsdp=true --set finetune.gradient_checkpointing=true)",
+        "needs GPUs: the stage it is about, by two processes on the CPU",
+    ),
     "hf auth login": ("hf auth login --help", "needs an account"),
     "make test": ("make --dry-run test", "is what runs this test"),
     "make bench": ("make --dry-run bench", "takes 25 minutes"),
@@ -87,8 +94,9 @@ SAYS = {
     "csr chat": "iteration 3",
     "csr push": "uploaded to",
     "csr report": "CHAIR_i",
+    "csr run --set run.task_runner=ray": "score@3: done",
     "dvc repro": "up to date",
-    "dvc params diff": "reward.image_weight",
+    "dvc params diff": "iterations",
     "prefect deployment run": "Completed",
 }
 
