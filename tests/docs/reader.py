@@ -19,6 +19,7 @@ from PIL import Image
 from csr_core.miniature.dataset import write_split
 from csr_core.preference.forms import to_authors
 from tests.docs.commands import Block, Command, commands
+from tests.docs.smaller import SMALLER
 from tests.docs.tables import AFTER, BEFORE, ONCE, REPLACED, RUN_ELSEWHERE, SAYS, SERVERS, STAND_IN, entry
 from tests.dpo.world import scene_preferences
 from tests.e2e.site import BIN, Site
@@ -45,7 +46,7 @@ def finished_run(folder: Path, prefect: str) -> None:
     Args:
         prefect: the URL of a Prefect server's API.
     """
-    site = Site(folder, urlsplit(prefect).port or 0, "iterations=3", "data.per_iteration=8", "generate.shard_size=8")
+    site = Site(folder, urlsplit(prefect).port or 0, "iterations=3", *SMALLER)
     site.run("csr", "run")
     pictures(folder)
     for name in ("gqa", "mm_vet"):
@@ -102,13 +103,15 @@ class Reader:
     folder: Path
     places: Mapping[str, str]  # what stands in REPLACED
 
-    def runs(self, block: Block) -> list[Command]:
-        """Run a block's commands, and end what they left running; returns the commands.
+    def runs(self, block: Block) -> None:
+        """Run a block's commands, and end what they left running; nothing where all of them stand on an earlier page.
 
         Raises:
             AssertionError: one ended with another status than 0, or has not said what it should.
         """
         found = block.commands
+        if not any(map(first, found)):
+            return
         log = self.folder.parent / "shell.log"
         script = HEAD + "\n".join(self._told(command) for command in found)
         try:
@@ -126,19 +129,18 @@ class Reader:
         last = list(said)[-1]
         assert not failed, f"{last}: this command {failed}. It printed:\n{said[last]}"
         for command in found:
-            if first(command) and (key := entry(SAYS, command)):
+            if not run_before(command) and (key := entry(SAYS, command)):
                 place = command.place
                 assert SAYS[key] in said[place], (
                     f"{place}: expected {SAYS[key]!r} (SAYS in tables.py) in\n{said[place]}"
                 )
-        return found
 
     def _told(self, command: Command) -> str:
         """The lines of the shell's script for a command."""
         lines = [f"at {command.place}", self._filled(BEFORE, command)]
         if key := entry(STAND_IN, command):
             lines.append(self._braced(STAND_IN[key][0].format(**self.places)))
-        elif entry(RUN_ELSEWHERE, command) or not first(command):
+        elif entry(RUN_ELSEWHERE, command) or run_before(command):
             return lines[0]
         elif (key := entry(SERVERS, command)) and not command.plain.endswith("&"):
             log = self.folder.parent / f"{command.plain.split()[0]}-{command.line}.log"
@@ -183,6 +185,7 @@ class Reader:
             "PREFECT_WORKER_QUERY_SECONDS": "1",
             "PREFECT_RUNNER_POLL_FREQUENCY": "1",
             "MLFLOW_PORT": self.places["mlflow_port"],
+            "MLFLOW_WORKERS": "1",
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "CSR_JUDGE_KEY": "secret",
             "RAY_TMPDIR": self.places["short"],
@@ -193,10 +196,12 @@ class Reader:
 
 
 def first(command: Command) -> bool:
-    """False where the command is one of ONCE, and an earlier page or line has it too."""
-    if entry(dict.fromkeys(ONCE), command) is None:
-        return True
+    """Whether no page and line before has the same command."""
     return command.place == next(other.place for other in commands() if other.plain == command.plain)
+
+
+def run_before(command: Command) -> bool:
+    return entry(dict.fromkeys(ONCE), command) is not None and not first(command)
 
 
 def end_marked(folder: Path) -> None:

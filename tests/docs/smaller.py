@@ -20,13 +20,18 @@ MODELS = [
     "evaluate.max_new_tokens=40",
     "evaluate.held_out_model=null",
 ]
-SIZES = [change for change in SMALL if not change.startswith(("iterations", "evaluate.splits"))]
+SMALLER = [
+    *MODELS,
+    *(change for change in SMALL if not change.startswith(("iterations", "evaluate.splits"))),
+    "data.per_iteration=6",
+    "generate.shard_size=6",
+]
 
 
 def smaller(path: Path, changes: list[str]) -> None:
     """Change the settings in `path`; `dvc.yaml` beside a params.yaml is written anew."""
     tree = yaml.safe_load(path.read_text("utf-8"))
-    for change in [*MODELS, *SIZES, "data.per_iteration=4", *changes]:
+    for change in [*SMALLER, *changes]:
         key, _, value = change.partition("=")
         *sections, name = key.split(".")
         place = tree

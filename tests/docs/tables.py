@@ -42,17 +42,10 @@ BEFORE = {
 # What is done after one.
 AFTER = {"csr init": "python -m tests.docs.smaller iterations=3"}
 
-# Run on the first page that has exactly this, not on others: they take long, or only read what the folder has anyway.
-ONCE = (
-    "csr run",
-    "csr ablate",
-    "csr chat",
-    "csr export",
-    "csr report",
-    "csr table",
-    "csr reward",
-    "prefect deployment run",
-)
+# Run only where a page has exactly this for the first time: they take long, or read what the folder has anyway. (A
+# block of which every command has been on a page before is not run again at all.)
+ONCE = ("csr run", "csr ablate", "csr chat", "csr export", "csr report", "csr table", "csr reward", "make demo")
+ONCE += ("mlflow ui", "prefect deployment run")
 
 # Programs that go on until they are stopped, and what they print when they are ready.
 SERVERS = {
