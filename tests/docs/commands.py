@@ -101,9 +101,14 @@ def pages() -> list[str]:
 @cache
 def blocks(page: str) -> list[Block]:
     """Every fenced block of a page."""
+    return blocks_in((PROJECT / page).read_text("utf-8"), page)
+
+
+def blocks_in(text: str, page: str) -> list[Block]:
+    """Every fenced block of a text."""
     found: list[Block] = []
     open_at, tag, indent, fence, inside = 0, "", 0, "", []
-    for number, line in enumerate((PROJECT / page).read_text("utf-8").splitlines(), 1):
+    for number, line in enumerate(text.splitlines(), 1):
         mark = FENCE.match(line)
         if not open_at and mark:
             open_at, tag, indent, fence = number, mark["tag"], len(mark["indent"]), mark["fence"]

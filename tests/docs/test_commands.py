@@ -13,9 +13,57 @@ import pytest
 from packaging.requirements import Requirement
 
 from tests.docs import tables, test_run_pages_a_to_f, test_run_pages_g_to_z, test_run_readme
-from tests.docs.commands import PROJECT, Command, begins_with_program, blocks, commands, inline_commands, pages
+from tests.docs.commands import (
+    PROJECT,
+    Command,
+    begins_with_program,
+    blocks,
+    blocks_in,
+    commands,
+    inline_commands,
+    pages,
+)
 from tests.docs.tables import NAMES, REPLACED, RUN_ELSEWHERE, STAND_IN, TABLES, entry
 from tests.e2e.site import BIN
+
+MADE_UP = """
+```
+csr run --set a=1 \\
+        --set b=2      # two lines
+# a comment alone
+
+until csr check; do    # a loop
+  sleep 1
+done
+A=1 csr up && echo "# no comment"
+```
+- in a list
+  ```sh
+  anything goes
+  ```
+
+```
+PREFECT_UI_API_URL=https://prefect.example.org/api
+```
+
+```
+flows/     a tree of files
+```
+
+```text
+csr: no command
+```
+"""
+
+
+def test_commands_are_found() -> None:
+    found = [(one.line, one.plain) for block in blocks_in(MADE_UP, "x") if block.is_shell for one in block.commands]
+    assert found == [
+        (3, "csr run --set a=1 --set b=2"),
+        (7, "until csr check; do sleep 1 done"),
+        (10, 'A=1 csr up && echo "# no comment"'),
+        (14, "anything goes"),
+    ]
 
 
 def test_every_page_with_commands_is_run() -> None:
