@@ -31,7 +31,6 @@ SECONDS = 900  # for the commands of a block, on a busy machine
 HEAD = """
 exec 2>&1
 at() { printf '\\n@@ %s\\n' "$1"; }
-ended() { echo "@@ ended with $?"; exit 1; }
 ready() {  # phrase, log: waits until the server that was started last has printed the phrase
   until grep -qs "$1" "$2"; do kill -0 $! || { cat "$2"; exit 1; }; sleep 0.2; done
   cat "$2"
@@ -127,7 +126,10 @@ class Reader:
             end_marked(self.folder)
         said = self._parts(log.read_text("utf-8", "replace"))
         last = list(said)[-1]
-        assert not failed, f"{last}: this command {failed}. It printed:\n{said[last]}"
+        assert not failed, (
+            f"{last}: this command {failed}: mend it, or say in tests/docs/tables.py what is different in a test. It "
+            f"printed:\n{said[last]}"
+        )
         for command in found:
             if not run_before(command) and (key := entry(SAYS, command)):
                 place = command.place
@@ -150,7 +152,7 @@ class Reader:
         return "\n".join([*lines, self._filled(AFTER, command)])
 
     def _braced(self, text: str) -> str:
-        return f"{{\n{text}\n}} || ended"
+        return f"{{\n{text}\n}} || exit"
 
     def _filled(self, table: dict[str, str], command: Command) -> str:
         key = entry(table, command)
@@ -166,8 +168,6 @@ class Reader:
         parts = {}
         for part in text.split("\n@@ ")[1:]:
             place, _, printed = part.partition("\n")
-            if place.startswith("ended"):
-                continue
             parts[place] = printed
         return parts
 
