@@ -27,6 +27,8 @@ REPLACED = {
 BEFORE = {
     "csr ablate": "python -m tests.docs.smaller iterations=1",
     "csr push": "export HF_ENDPOINT={hub} HF_TOKEN=hf_secret HF_HUB_OFFLINE=0",
+    "csr run --root runs/half": "python -m tests.docs.smaller iterations=1",
+    "csr run --set reward.image_weight=0.5": "python -m tests.docs.smaller iterations=1",
     "csr run --params presets/llava-1.5-7b-paper.yaml": (
         "python -m tests.docs.smaller presets/llava-1.5-7b-paper.yaml iterations=1 "
         "data.prompts=prompts.json data.images=coco/train2014"
@@ -97,6 +99,8 @@ SAYS = {
 # Inline code that begins like a command and is none: a pattern of it, and what it is.
 NAMES = {
     r"csr (\S+ seed \S+|\.\.\.)": "the name of an MLflow run",
+    r"git lfs \S+": "an extension of Git that need not be here",
+    r"python -c .*": "an option of Python itself",
     r"python -m lmms_eval": "a package of an environment of its own",
 }
 
