@@ -119,7 +119,7 @@ def run(
         get_ready(Run(params, tuple(overrides or ()), layout=Layout(root)), iterations)  # while Prefect's server starts
         csr(iterations=iterations, params=str(params), overrides=overrides or [], root=str(root))
     show_report([root], None, iterations or settings.iterations)
-    print(where_else_to_look(settings.tracking))
+    print(where_else_to_look(settings.tracking, root))
 
 
 @app.command()

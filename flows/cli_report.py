@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,12 +28,17 @@ def report(
 def show_report(runs: list[Path], out: Path | None, iterations: int | None, trees: int = TREES) -> None:
     """Print the table of the first of `runs`, and write its page, in which the others stand beside it."""
     from csr_core.layout import Layout
-    from csr_core.report import metrics_table, write_report
+    from csr_core.report import load_metrics, metrics_table, write_report
 
     layout = Layout(runs[0])
     out = out or layout.report
+    others = {_name(run): Layout(run) for run in runs[1:]}
+    for other in others.values():
+        load_metrics(other)  # a wrong folder is told before anything else
     print(metrics_table(layout, iterations))
-    write_report(layout, out, iterations, {_name(run): Layout(run) for run in runs[1:]}, trees)
+    for name, other in others.items():
+        print(f"\n{name}:\n{metrics_table(other)}")
+    write_report(layout, out, iterations, others, trees)
     print(f"\nOpen {out} in a browser: figures, guards, sentence trees, answers before and after.")
 
 
@@ -39,11 +46,13 @@ def _name(run: Path) -> str:
     return run.resolve().name if run == Path() else str(run)
 
 
-def where_else_to_look(tracking: TrackingSettings) -> str:
-    """How to see the run in MLflow."""
+def where_else_to_look(tracking: TrackingSettings, root: Path = Path()) -> str:
+    """How to see the run beside others, and in MLflow."""
     from tasks.store import SERVER_OF_ENVIRONMENT, without_password
 
-    address = tracking.mlflow_uri or SERVER_OF_ENVIRONMENT
-    if address:
-        return f"MLflow has it at {without_password(address)}."
-    return "Compare runs and iterations: mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db"
+    lines = [] if root == Path() else [f"Beside the run in this folder: csr report . {root}"]
+    if address := tracking.mlflow_uri or SERVER_OF_ENVIRONMENT:
+        return "\n".join([*lines, f"MLflow has it at {without_password(address)}."])
+    mlflow = "mlflow" if shutil.which("mlflow") else str(Path(sys.executable).with_name("mlflow"))
+    store = "ui --backend-store-uri sqlite:///mlruns/mlflow.db"
+    return "\n".join([*lines, f"Compare runs and iterations: {mlflow} {store}"])

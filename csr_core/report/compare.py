@@ -1,4 +1,4 @@
-"""Two finished runs beside each other: their last models' figures, paired picture by picture, and their settings."""
+"""Two finished runs beside each other: figures of their last good models, paired by picture, and their settings."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from csr_core.evaluation.statistics import paired_difference
 from csr_core.layout import Layout
 from csr_core.report.figures import COLUMNS, cell, heading, p_value, scale
 from csr_core.report.story import verdict
+from csr_core.stages.guard import last_good, stopped
 
 Metrics = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """A figure of the last model of two runs; `change` is this run's less the other's, on the same pictures."""
+    """A figure of the last good model of two runs; `change` is this run's less the other's, on the same pictures."""
 
     split: str
     heading: str
@@ -31,26 +32,36 @@ class Contrast:
     verdict: str
 
 
+def last_good_model(layout: Layout, runs: Sequence[Metrics]) -> int:
+    """The newest iteration that no guard stopped; 0 is the base."""
+    last = len(runs) - 1
+    return last_good(last, layout) if stopped(last, layout) else last
+
+
 def compare_runs(
     layout: Layout, runs: Sequence[Metrics], other: Layout, theirs: Sequence[Metrics], resamples: int = 1000
 ) -> tuple[list[Contrast], str]:
-    """(contrasts of the figures that both have, why there are none). p with Holm's correction over all of them."""
+    """(contrasts of the figures that both have, why there are none). p with Holm's correction over all of them.
+
+    The models are the last ones that no guard stopped.
+    """
+    own_k, their_k = last_good_model(layout, runs), last_good_model(other, theirs)
     try:
-        mine = read_counts(layout.answers(len(runs) - 1))
-        others = read_counts(other.answers(len(theirs) - 1))
+        mine = read_counts(layout.answers(own_k))
+        others = read_counts(other.answers(their_k))
     except InputError as error:
         return [], str(error)
     found = []
-    for split in runs[-1]:
-        for name in (name for name in COLUMNS if name in runs[-1][split]):
+    for split in runs[own_k]:
+        for name in (name for name in COLUMNS if name in runs[own_k][split]):
             difference = _difference(mine, others, split, name, resamples)
-            if difference is not None and name in theirs[-1].get(split, {}):
+            if difference is not None and name in theirs[their_k].get(split, {}):
                 found.append((split, name, difference))
     claimed = [difference["p"] for _, name, difference in found if not is_descriptive(name)]
     corrected = iter(holm(claimed))
     contrasts = []
     for split, name, difference in found:
-        ends = [metrics[-1][split][name] for metrics in (runs, theirs)]
+        ends = [runs[own_k][split][name], theirs[their_k][split][name]]
         factor, decimals = scale(name, [end["value"] for end in ends])
         p = None if is_descriptive(name) else next(corrected)
         own, there = (cell(end, factor, decimals) for end in ends)

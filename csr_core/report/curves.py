@@ -82,7 +82,7 @@ def plot_answers(pairs: Mapping[str, Sequence[Mapping[str, Any]]], form: Form = 
     """
     import numpy as np
 
-    figure = _figure(max(7.0, 4.0 * len(pairs)) if len(pairs) > 1 else 7.0, 3.6)
+    figure = _figure(4.0 * max(len(pairs), 1.75), 3.6)
     panels = figure.subplots(1, len(pairs), squeeze=False, sharex=True)[0]
     sides = {"chosen": (CHOSEN, "-", None), "rejected": (REJECTED, "--", "//")}
     for panel, (title, rows) in zip(panels, pairs.items(), strict=True):
@@ -93,8 +93,9 @@ def plot_answers(pairs: Mapping[str, Sequence[Mapping[str, Any]]], form: Form = 
             panel.hist(values[side], bins=bins, alpha=0.5, color=colour, hatch=hatch, label=label)
             panel.axvline(values[side].mean(), color=colour, linestyle=line)
         panel.set_title(f"{title}: {len(rows)} pairs", parse_math=False)
-        panel.set_xlabel("reward of the answer")
+        panel.set_xlabel("score of the answer")
         panel.set_ylabel("answers")
+        panel.yaxis.get_major_locator().set_params(integer=True)
         panel.legend(fontsize=8)
     return saved(figure, form)
 

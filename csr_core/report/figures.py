@@ -30,6 +30,18 @@ COLUMNS: dict[str, tuple[str, float, int]] = {
     "unjudged": ("unjudged %", 100, 1),
     "unparsed": ("unparsed %", 100, 1),
 }
+# name -> heading, of figures that explain others.
+EXPLAIN: dict[str, str] = {
+    "chair_i_control": "CHAIR_i of the base's answers cut to this recall %",
+    "prior_present": "companions named where they are there %",
+    "prior_absent": "companions named where they are not %",
+    "pope_precision": "POPE precision of yes %",
+    "pope_recall": "POPE recall of yes %",
+    "pope_unclear": "POPE answers that are neither yes nor no %",
+    "pope_accuracy_random": "POPE acc %, random absent objects",
+    "pope_accuracy_popular": "POPE acc %, frequent absent objects",
+    "pope_accuracy_adversarial": "POPE acc %, usual companions that are absent",
+}
 ALPHA = 0.05  # a difference with a smaller p is called one
 # name -> the same, of what the guards look at: in `csr table`, not in the terminal's.
 WATCHED: dict[str, tuple[str, float, int]] = {
@@ -97,9 +109,7 @@ def conclusion(runs: Sequence[Mapping[str, Any]], split: str | None = None) -> s
     before, after = first["chair_i"], last["chair_i"]
     if not _complete(before) or not _complete(after) or last.get("recall", {}).get("value") is None:
         return ""
-    verb = "stayed at" if after["value"] == before["value"] else None
-    verb = verb or ("fell from" if after["value"] < before["value"] else "rose from") + f" {percent(before)} to"
-    text = f"Hallucinated objects {verb} {percent(after)} of those named{_certainty(before, after)}"
+    text = f"Hallucinated objects {_moved(before, after)} of those named{_certainty(before, after)}"
     for name, words in (("recall", "recall"), ("pope_accuracy", "POPE accuracy")):
         if all(figures.get(name, {}).get("value") is not None for figures in (first, last)):
             text += f"; {words} {100 * first[name]['value']:.1f} % -> {100 * last[name]['value']:.1f} %"
@@ -109,14 +119,31 @@ def conclusion(runs: Sequence[Mapping[str, Any]], split: str | None = None) -> s
     return text + "."
 
 
+def _moved(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    if after["value"] == before["value"]:
+        return f"stayed at {percent(after)}"
+    if not _clear(before, after):
+        return f"went from {percent(before)} to {percent(after)}"
+    return f"{'fell' if after['value'] < before['value'] else 'rose'} from {percent(before)} to {percent(after)}"
+
+
+def _clear(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """Whether the paired test tells them apart; in older files, which have none, whether the intervals are apart."""
+    p = _p(after)
+    return p < ALPHA if p is not None else after["high"] < before["low"] or after["low"] > before["high"]
+
+
 def _certainty(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    """The p of the paired test where there is one; of older files, whether the intervals overlap."""
+    p, clear = _p(after), _clear(before, after)
+    if p is None:
+        return "" if clear else " (the intervals overlap)"
+    return f" (p {p_value(p)})" if clear else f" (no clear difference: p {p_value(p)})"
+
+
+def _p(after: Mapping[str, Any]) -> float | None:
     versus = after.get("vs_base") or {}
-    p = versus.get("p_holm", versus.get("p"))
-    if p is not None:
-        return f" (p {p_value(p)})" if p < ALPHA else f" (no clear difference: p {p_value(p)})"
-    apart = after["high"] < before["low"] or after["low"] > before["high"]
-    return "" if apart else " (the intervals overlap)"
+    found: float | None = versus.get("p_holm", versus.get("p"))
+    return found
 
 
 def p_value(p: float) -> str:
@@ -137,7 +164,7 @@ def figure(interval: dict[str, Any], name: str) -> str:
     return f"{value} [{low}, {high}]"
 
 
-def percent(interval: dict[str, Any]) -> str:
+def percent(interval: Mapping[str, Any]) -> str:
     """`22.8 % [21.5, 24.2]` of a share with its interval."""
     value, low, high = (f"{100 * interval[key]:.1f}" for key in ("value", "low", "high"))
     return f"{value} % [{low}, {high}]"
@@ -166,7 +193,7 @@ def scale(name: str, values: Sequence[float | None]) -> tuple[float, int]:
 
 def heading(name: str, factor: float) -> str:
     known = {**COLUMNS, **WATCHED}.get(name)
-    return known[0] if known else f"{name} %" if factor == 100 else name
+    return known[0] if known else EXPLAIN.get(name) or (f"{name} %" if factor == 100 else name)
 
 
 def cell(entry: Mapping[str, Any] | None, factor: float, decimals: int, key: str = "value", sign: str = "") -> str:

@@ -15,7 +15,7 @@ from csr_core.layout import Layout
 from csr_core.records import PREFERENCES, read_table
 from csr_core.report import story
 from csr_core.report.answers import compared_answers
-from csr_core.report.compare import compare_runs, differing
+from csr_core.report.compare import compare_runs, differing, last_good_model
 from csr_core.report.curves import plot_answers, plot_metrics, plot_sentences
 from csr_core.report.figures import conclusion, load_metrics, stop
 from csr_core.report.trees import TREES, Pictures, sampled_trees, sentence_rewards
@@ -56,8 +56,10 @@ def render_report(layout: Layout, iterations: int | None, others: Mapping[str, L
     last = len(runs) - 1
     settings, origin = story.settings_in_force(layout, last)
     pictures = Pictures(layout, int(settings.get("data.max_pixels", DataSettings().max_pixels)))
-    trees = sampled_trees(layout, range(1, last + 1), pictures, limit)
-    answers = compared_answers(layout, last, story.split_folders(layout, settings), pictures) if last else []
+    trees = sampled_trees(layout, range(1, last + 1), pictures, settings, limit)
+    folders = story.split_folders(layout, settings)
+    folders = {split: folders[split] for split in runs[0] if split in folders}
+    answers = compared_answers(layout, last, folders, pictures) if last else []
     trees |= {"pictures": pictures.uris, "colours": [colormaps["cividis"](place / 20)[:3] for place in range(21)]}
     context = {
         "title": _title(settings, last),
@@ -67,6 +69,7 @@ def render_report(layout: Layout, iterations: int | None, others: Mapping[str, L
         "cards": story.cards(runs) if last else [],
         "models": ["base", *(f"iteration {k}" for k in range(1, last + 1))],
         "tables": {split: story.lines(runs, split) for split in runs[0]},
+        "of": story.split_words(settings),
         "sizes": {split: max(int(entry["n"]) for entry in runs[0][split].values()) for split in runs[0]},
         "curves": {split: _svg(plot_metrics({"this run": runs}, split, "svg")) for split in _with_curves(runs)},
         "guards": story.guards(layout, last),
@@ -78,6 +81,7 @@ def render_report(layout: Layout, iterations: int | None, others: Mapping[str, L
         "origin": origin,
         "digests": story.digests(layout, last),
         "comparisons": [_comparison(name, layout, runs, settings, origin, other) for name, other in others.items()],
+        "reward_words": story.reward_words(settings),
         "tree_words": _tree_words(trees["iterations"]),
         "pictures": pictures.uris,
     }  # fmt: skip
@@ -94,6 +98,8 @@ def _tree_words(iterations: Sequence[Mapping[str, Any]]) -> str:
     """How many of all trees the page holds, and how they were picked; empty where it holds none."""
     counts = [(one["iteration"], len(one["trees"]), one["prompts"]) for one in iterations]
     parts = [f"{shown} of the {total:,} prompts of iteration {k}" for k, shown, total in counts]
+    if len({(shown, total) for _, shown, total in counts}) == 1 and len(counts) > 1:
+        parts = [f"{counts[0][1]} of the {counts[0][2]:,} prompts of each iteration"]
     told = f"The page holds the trees of {', '.join(parts)}." if parts else ""
     if any(shown < total for _, shown, total in counts):
         told += " They are a sample: those with a pair are spread evenly over the margins, every fourth gave no pair."
@@ -135,6 +141,8 @@ def _comparison(
     split = next((split for split in _with_curves(runs) if split in theirs[0]), None)
     return {
         "name": name,
+        "own_model": _model(last_good_model(layout, runs)),
+        "model": _model(last_good_model(other, theirs)),
         "conclusion": conclusion(theirs),
         "contrasts": contrasts,
         "why_not": why_not,
@@ -142,6 +150,10 @@ def _comparison(
         "stop": stop(other, len(theirs) - 1),
         "curves": _svg(plot_metrics({"this run": runs, name: theirs}, split, "svg")) if split else "",
     }
+
+
+def _model(k: int) -> str:
+    return f"iteration {k}" if k else "the base"
 
 
 def _svg(drawing: bytes) -> str:

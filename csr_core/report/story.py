@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ from csr_core.stages.guard import stopped
 from csr_core.stages.plan import STAGES
 
 CARDS = ("chair_i", "recall", "pope_accuracy", "accuracy", "words")  # the first four that were measured head the page
+
+SPLIT_FOLDER = re.compile(r"evaluate\.splits\.([^.]+)\.folder")
+DRAWN = "drawn scenes of the miniature's world"
 
 Metrics = Mapping[str, Mapping[str, Any]]
 
@@ -113,13 +117,13 @@ def guards(layout: Layout, last: int) -> list[dict[str, Any]]:
     for k in range(1, last + 1):
         if layout.guards(k).is_file():
             read = read_json(layout.guards(k))
-            pairs = [(one["guard"], one["sentence"]) for one in read if not one["fired"] and one["value"] is not None]
+            looked = [(one["guard"], one["sentence"]) for one in read if not one["fired"] and one["value"] is not None]
             found.append(
                 {
                     "iteration": k,
                     "stopped": stopped(k, layout),
                     "fired": [(one["guard"], one["sentence"]) for one in read if one["fired"]],
-                    "quiet": pairs,
+                    "quiet": looked,
                     "unmeasured": [(one["guard"], one["sentence"]) for one in read if one["value"] is None],
                 }
             )
@@ -179,13 +183,53 @@ def settings_in_force(layout: Layout, last: int) -> tuple[dict[str, Any], str]:
         return {}, "not known: neither the stages' notes (.csr/) nor params.yaml are here"
 
 
+def split_words(settings: Mapping[str, Any]) -> dict[str, str]:
+    """What each held-out split is."""
+    drawn = {
+        "miniature:test": DRAWN,
+        "miniature:shifted": f"{DRAWN} in which the usual companions of things are absent",
+    }
+    named = {name.split(".")[2]: str(value) for name, value in settings.items() if SPLIT_FOLDER.fullmatch(name)}
+    return {name: drawn.get(folder, f"pictures of {folder}") for name, folder in named.items()}
+
+
+def reward_words(settings: Mapping[str, Any]) -> list[str]:
+    """How a sentence's reward, an answer's score and a pair's margin are made, a paragraph each."""
+    weight = settings.get("reward.image_weight")
+    if weight is None:
+        return []
+    form = str(settings.get("reward.likelihood", "probability")).replace("_", " ")
+    seen = "R_I = 100 cos(picture, sentence) by the reward model" + (
+        ", at least 0" if settings.get("reward.relevance_floor") else ""
+    )
+    if settings.get("reward.combine") == "rank":
+        return [f"A sentence's reward is a rank among its siblings by {weight:g} R_I + {1 - weight:.3g} R_T; {seen}."]
+    scale = (
+        "brought to the scale of R_I among the picture's candidates"
+        if settings.get("reward.likelihood_scale") == "standardised"
+        else "as it is: between 0 and 1 for a probability, so beside R_I it hardly counts"
+    )
+    told = [
+        f"A sentence's reward is R = {weight:g} R_I + {1 - weight:.3g} R_T. Relevance {seen}. Likelihood R_T is the "
+        f"sentence's {form} under the model, {scale}."
+    ]
+    if settings.get("reward.repeats_earn_nothing"):
+        told[0] += " What was said before in the same answer earns 0."
+    rules = {
+        "sum": "the sum of its sentences' rewards",
+        "mean": "the mean of its sentences' rewards",
+        "threshold_sum": "the sum of its sentences' rewards, each less "
+        f"{settings.get('pair.threshold', 0):g} times the best reward of the picture: a sentence below that bar costs",
+        "centred_sum": "the sum of its sentences' rewards, each less the mean of the picture's candidates",
+    }
+    if rule := rules.get(str(settings.get("pair.path_score"))):
+        told.append(f"An answer's score is {rule}. The margin of a pair is the difference of its two scores.")
+    return told
+
+
 def split_folders(layout: Layout, settings: Mapping[str, Any]) -> dict[str, Path]:
     """Where the held-out splits lie, by the settings in force; those of the drawn world below the run's folder."""
-    named = {
-        name.removeprefix("evaluate.splits.").removesuffix(".folder"): str(folder)
-        for name, folder in settings.items()
-        if name.startswith("evaluate.splits.") and name.endswith(".folder")
-    }
+    named = {name.split(".")[2]: str(value) for name, value in settings.items() if SPLIT_FOLDER.fullmatch(name)}
     return {
         name: layout.splits / name if folder.startswith("miniature:") else find_path(folder, layout)
         for name, folder in named.items()

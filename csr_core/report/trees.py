@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from csr_core.evaluation.sources import read_instances
 from csr_core.layout import Layout
 from csr_core.records import PREFERENCES, PROMPTS, pictures_of, read_json, read_table
 from csr_core.report.sample import data_uri, find_path, spread_order
+from csr_core.reward.calibration import is_repeat
 
 TREES = 60  # at most so many of an iteration
 BYTES = 3_300_000  # of all trees of the page with their pictures
@@ -30,7 +32,10 @@ PICTURES = 4  # of a prompt that has several
 WITHOUT_PAIR = 4  # every so many-th tree is of a prompt that gave no pair
 
 # Of a sentence, in this order; shorter than names repeated a thousand times.
-NODE = ("parent", "text", "status", "reward", "likelihood", "relevance", "log_likelihood", "tokens", "dropped", "wrong")
+NODE = (
+    "parent", "text", "status", "reward", "likelihood", "relevance", "log_likelihood", "tokens", "dropped", "wrong",
+    "repeat",
+)  # fmt: skip
 _COLUMNS = (
     "prompt_id", "node", "parent", "depth", "text", "token_ids", "log_likelihood", "is_final", "expanded",
     "relevance", "likelihood", "reward", "likelihood_rank", "dropped",
@@ -77,26 +82,39 @@ class _Truth:
         return [[start, end] for start, end, name in self.parser.spans(text) if name not in there]
 
 
-def sampled_trees(layout: Layout, iterations: Sequence[int], pictures: Pictures, limit: int = TREES) -> dict[str, Any]:
+def sampled_trees(
+    layout: Layout,
+    iterations: Sequence[int],
+    pictures: Pictures,
+    settings: Mapping[str, Any] | None = None,
+    limit: int = TREES,
+) -> dict[str, Any]:
     """{node: names of a sentence's fields, iterations: [{iteration, prompts, lower_is_better, scales, trees}]}.
 
-    Iterations whose pairs were imported have no trees and are left out.
+    `settings`: section.key -> value, as far as they are known. Iterations whose pairs were imported have no trees and
+    are left out.
     """
     shown = [k for k in iterations if layout.scores(k).is_dir() and layout.prompts(k).is_dir()]
-    return {"node": NODE, "iterations": [_iteration(layout, k, pictures, limit, BYTES // len(shown)) for k in shown]}
+    found = [_iteration(layout, k, pictures, settings or {}, limit, BYTES // len(shown)) for k in shown]
+    return {"node": NODE, "iterations": found}
 
 
-def _iteration(layout: Layout, k: int, pictures: Pictures, limit: int, room: int) -> dict[str, Any]:
+def _iteration(
+    layout: Layout, k: int, pictures: Pictures, settings: Mapping[str, Any], limit: int, room: int
+) -> dict[str, Any]:
     prompts = {row["prompt_id"]: row for row in read_table(layout.prompts(k), PROMPTS)}
     pairs, reasons = _pairs(layout, k)
     order = [name for name in _order(pairs, reasons) if name in prompts][:limit]
     rows = _rows(layout.scores(k), order)
-    truth, before = _truth(layout, k), pictures.size
+    truth, before = _truth(layout, k, settings), pictures.size
     trees: list[Row] = []
     used = 0
     for name in order:
         if name in rows:
             tree = _tree(prompts[name], rows[name], pairs.get(name), reasons.get(name), pictures, truth)
+            tree |= _account(rows[name], settings)
+            if settings.get("reward.repeats_earn_nothing"):
+                _mark_repeats(tree["nodes"])
             used += sum(80 + len(node[1]) for node in tree["nodes"]) + 200
             if trees and used + pictures.size - before > room:
                 break
@@ -177,7 +195,32 @@ def _tree(
 def _node(row: Row, place: Mapping[int, int], wrong: list[list[int]]) -> list[Any]:
     parent = None if row["parent"] is None else place.get(row["parent"])
     values = [_short(row[name]) for name in ("reward", "likelihood", "relevance", "log_likelihood")]
-    return [parent, row["text"], _status(row), *values, len(row["token_ids"] or ()), row["dropped"], wrong or 0]
+    return [parent, row["text"], _status(row), *values, len(row["token_ids"] or ()), row["dropped"], wrong or 0, 0]
+
+
+def _account(rows: Sequence[Row], settings: Mapping[str, Any]) -> Row:
+    """How an answer's score is made of its sentences' rewards, where that is a sum: what is taken off each."""
+    earned = [row["reward"] for row in rows if row["reward"] is not None]
+    if not earned:
+        return {}
+    rule = settings.get("pair.path_score")
+    bars = {
+        "sum": 0.0,
+        "threshold_sum": settings.get("pair.threshold", 0.0) * max(earned),
+        "centred_sum": fmean(earned),
+    }
+    return {"bar": _short(bars[rule])} if rule in bars else {}
+
+
+def _mark_repeats(nodes: Sequence[list[Any]]) -> None:
+    """Say of each sentence whether it was said before in the same answer, and so earned nothing."""
+    text, parent, repeat = NODE.index("text"), NODE.index("parent"), NODE.index("repeat")
+    for node in nodes:
+        earlier, at = [], node[parent]
+        while at is not None:
+            earlier.append(nodes[at][text])
+            at = nodes[at][parent]
+        node[repeat] = int(bool(node[text].strip()) and is_repeat(node[text], earlier))
 
 
 def _status(row: Row) -> str:
@@ -198,10 +241,15 @@ def _scale(trees: Sequence[Row], name: str) -> list[float]:
     return [_short(low), _short(high if high > low else low + 1)]
 
 
-def _truth(layout: Layout, k: int) -> _Truth | None:
-    """Annotations that lie beside the prompts, as the drawn world's do; None where there are none."""
-    file = layout.prompts(k) / "instances.json"
-    if not file.is_file():
+def _truth(layout: Layout, k: int, settings: Mapping[str, Any]) -> _Truth | None:
+    """Annotations that lie beside the prompts or the pictures, as the drawn world's do; None where there are none."""
+    beside = [layout.prompts(k)]
+    for name in ("data.images", "data.prompts"):
+        if value := settings.get(name):
+            path = find_path(str(value), layout)
+            beside += [path, path.parent]
+    file = next((folder / "instances.json" for folder in beside if (folder / "instances.json").is_file()), None)
+    if file is None:
         return None
     try:
         found = read_instances(file)

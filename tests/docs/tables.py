@@ -27,6 +27,7 @@ REPLACED = {
 BEFORE = {
     "csr ablate": "python -m tests.docs.smaller iterations=1",
     "csr push": "export HF_ENDPOINT={hub} HF_TOKEN=hf_secret HF_HUB_OFFLINE=0",
+    "csr report . runs/half": "test -d runs/half || (mkdir -p runs/half && cp -r data metrics models runs/half/)",
     "csr run --root runs/half": "python -m tests.docs.smaller iterations=1",
     "csr run --set reward.image_weight=0.5": "python -m tests.docs.smaller iterations=1",
     "csr run --params presets/llava-1.5-7b-paper.yaml": (

@@ -9,7 +9,7 @@ from csr_core.params import initial_params
 from csr_core.records import write_json
 from csr_core.report import conclusion, load_metrics, metrics_table, write_report
 from csr_core.report.compare import compare_runs, differing
-from csr_core.report.story import cards, lines, sentences, settings_in_force, split_folders, verdict
+from csr_core.report.story import cards, lines, reward_words, sentences, settings_in_force, split_folders, verdict
 from tests.report.made_up import metric, versus, write_iteration, write_metrics, write_pictures
 
 
@@ -147,3 +147,17 @@ def test_a_page_can_be_written_of_the_base_alone_and_of_one_without_pictures(tmp
         Path(picture).unlink()
     write_report(layout, tmp_path / "r.html")
     assert "all" not in (tmp_path / "r.html").read_text("utf-8").split("<title>")[1].split("</title>")[0]
+
+
+def test_rewards_are_explained_by_the_settings_in_force() -> None:
+    settings = {
+        "reward.image_weight": 0.9, "reward.likelihood": "probability", "reward.relevance_floor": True,
+        "reward.repeats_earn_nothing": True, "pair.path_score": "threshold_sum", "pair.threshold": 0.67,
+    }  # fmt: skip
+    reward, score = reward_words(settings)
+    assert "R = 0.9 R_I + 0.1 R_T" in reward
+    assert "at least 0" in reward
+    assert "said before in the same answer earns 0" in reward
+    assert "each less 0.67 times the best reward of the picture" in score
+    assert reward_words({}) == []
+    assert "rank" in reward_words({"reward.image_weight": 0.9, "reward.combine": "rank"})[0]

@@ -145,3 +145,28 @@ def test_rewards_of_all_sentences_are_read(layout: Layout) -> None:
 def test_an_iteration_with_imported_pairs_has_no_trees(layout: Layout) -> None:
     assert sampled_trees(layout, [1, 2], Pictures(layout, PIXELS))["iterations"][0]["iteration"] == 1
     assert sampled_trees(layout, [2], Pictures(layout, PIXELS))["iterations"] == []
+
+
+def test_a_score_is_explained_by_what_is_taken_off_each_reward(layout: Layout) -> None:
+    """threshold_sum with a threshold of 0.5: half of the picture's best reward; nothing under a plain sum."""
+    rows = [row for row in pq.read_table(layout.scores(1) / "part-00000.parquet").to_pylist() if row["reward"]]
+    for rule, share in (("threshold_sum", 0.5), ("sum", 0.0)):
+        settings = {"pair.path_score": rule, "pair.threshold": 0.5}
+        found = sampled_trees(layout, [1], Pictures(layout, PIXELS), settings)["iterations"][0]["trees"][0]
+        best = max(row["reward"] for row in rows if row["prompt_id"] == found["id"])
+        assert found["bar"] == pytest.approx(share * best, rel=1e-3)
+    assert "bar" not in trees_of(layout)["trees"][0]
+
+
+def test_a_sentence_said_before_is_marked_where_it_earns_nothing(layout: Layout) -> None:
+    file = layout.scores(1) / "part-00000.parquet"
+    rows = [
+        {**row, "text": " A  dog runs."} if row["node"] == 3 else row  # below node 1, "A dog runs."
+        for row in pq.read_table(file).to_pylist()
+    ]
+    write_table(file, rows, SCORES)
+    repeat = NODE.index("repeat")
+    for earns, expected in ((False, 0), (True, 1)):
+        settings = {"reward.repeats_earn_nothing": earns}
+        tree = sampled_trees(layout, [1], Pictures(layout, PIXELS), settings)["iterations"][0]["trees"][0]
+        assert [node[repeat] for node in tree["nodes"]] == [0, 0, 0, expected, 0, 0]

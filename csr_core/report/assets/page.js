@@ -22,10 +22,13 @@ const wanted = () => {
   return found;
 };
 const label = (tree) => (tree.margin === undefined ? tree.why_none || "no pair" : tree.margin === null ? "a pair" : `margin ${shown(tree.margin)}`);
+// Where all prompts ask the same, that tells nothing apart.
+const onePrompt = () => new Set(state.iteration.trees.map((tree) => tree.prompt)).size === 1;
 const option = (tree) => {
   const picture = tree.pictures.length ? make("img", { src: data.pictures[tree.pictures[0]], alt: "" }) : make("span", { class: "none" });
   const item = make("li", { role: "option", id: `prompt-${state.iteration.iteration}-${state.iteration.trees.indexOf(tree)}`, "aria-selected": "false" },
-    picture, make("span", {}, make("span", { class: "what", text: `${tree.id}: ${tree.prompt}` }), make("span", { class: "small", text: label(tree) })));
+    picture, make("span", {}, make("span", { class: "what", text: tree.id }), onePrompt() ? null : make("span", { class: "small", text: tree.prompt }),
+      make("span", { class: "small", text: label(tree), title: label(tree) })));
   item.tree = tree;
   return item;
 };
@@ -34,13 +37,13 @@ const fill = (keep) => {
   const found = wanted(), total = state.iteration.trees.length;
   list.replaceChildren(...found.map(option));
   const sample = total < state.iteration.prompts ? `, a sample of ${state.iteration.prompts.toLocaleString("en")} prompts` : "";
-  byId("tree-count").textContent = `${found.length} of ${total} trees${sample}`;
+  const none = found.length ? "" : ": nothing fits; another iteration may have some";
+  byId("tree-count").textContent = `${found.length} of ${total} trees${sample}${none}`;
   byId("tree-margin-shown").textContent = Number(byId("tree-margin").value) > 0 ? shown(least()) : "any";
   list.tabIndex = found.length ? 0 : -1;
   const chosen = keep && found.includes(state.tree) ? state.tree : found[0] ?? null;
   if (chosen) choose(chosen);
-  byId("tree-viewer").classList.toggle("empty", !chosen);
-  document.querySelector(".pane").hidden = !chosen;
+  byId("tree-viewer").hidden = !chosen;
 };
 const choose = (tree) => {
   for (const item of list.children) {

@@ -6,12 +6,20 @@ const draw = () => {
     ? tree.pictures.map((place, number) => make("img", { src: data.pictures[place], alt: `picture ${tree.pictures.length > 1 ? `${number + 1} ` : ""}of prompt ${tree.id}` }))
     : [make("span", { class: "small", text: "picture not found" })]));
   const answer = (side) => make("div", { class: `side ${side}` }, make("strong", { class: `${side}-word`, text: side }),
-    ` ${shown(tree[`${side}_reward`])}: `, tree[side].map((place) => get(tree.nodes[place], "text")).join("").trim());
+    ` ${shown(tree[`${side}_reward`])}: `, tree[side].map((place) => get(tree.nodes[place], "text")).join("").trim(), sum(tree, side));
   byId("tree-answers").replaceChildren(...(tree.chosen
     ? [answer("chosen"), answer("rejected"), make("p", { class: "small", text: `margin ${shown(tree.margin)}` })]
     : [make("p", { class: "small", text: `no pair: ${tree.why_none || "reason not known"}` })]));
   drawScale();
   drawTree();
+};
+// How the score is made of the sentences' rewards: their sum, less the same bar for each.
+const sum = (tree, side) => {
+  if (tree.bar === undefined) return null;
+  const earned = tree[side].map((place) => get(tree.nodes[place], "reward")).filter((reward) => reward !== null);
+  const total = earned.reduce((one, other) => one + other, 0);
+  const less = tree.bar ? ` \u2212 ${earned.length} \u00d7 ${shown(tree.bar)}` : "";
+  return make("span", { class: "small sum", text: `rewards ${shown(total)}${less} = ${shown(total - earned.length * tree.bar)}` });
 };
 const visible = (place) => {
   const { tree } = state;
@@ -61,9 +69,10 @@ const item = (place, below, level, number, of) => {
     make("span", { class: "sign", "aria-hidden": "true", text: STATUS[status][0] }),
     make("span", { class: "chip", text: shown(value), style: `background:${paint.ground};color:${paint.ink}` }),
     sentence(node),
+    get(node, "repeat") ? make("span", { class: "tag", text: "repeat" }) : null,
     path.length ? make("span", { class: `tag ${path[0]}-word`, text: path.join(", ") }) : null);
   const wrong = (get(node, "wrong") || []).map(([start, end]) => get(node, "text").slice(start, end));
-  const spoken = [get(node, "text").trim(), `${NAMES[state.by]} ${shown(value)}`, STATUS[status][1], ...path.map((side) => `on the ${side} path`),
+  const spoken = [get(node, "text").trim(), `${NAMES[state.by]} ${shown(value)}`, STATUS[status][1], get(node, "repeat") ? "said before in this answer" : "", ...path.map((side) => `on the ${side} path`),
     wrong.length ? `not in the picture: ${wrong.join(", ")}` : ""];
   const element = make("li", { role: "treeitem", tabindex: "-1", "aria-level": level, "aria-posinset": number, "aria-setsize": of,
     "aria-label": spoken.filter(Boolean).join("; "), "aria-expanded": kids.length ? "true" : null, "aria-selected": "false" }, row);
@@ -79,7 +88,7 @@ const path = (place) => {
 const numbers = (place) => {
   const node = state.tree.nodes[place], tokens = get(node, "tokens"), log = get(node, "log_likelihood");
   const entries = [
-    ["reward", exact(get(node, "reward"))],
+    ["reward", exact(get(node, "reward")) + (get(node, "repeat") ? ": said before in this answer, so it earns nothing" : "")],
     ["likelihood R_T", exact(get(node, "likelihood"))],
     ["relevance R_I", exact(get(node, "relevance"))],
     ["log-likelihood", `${exact(log)} nats over ${tokens} tokens${tokens ? ` (${shown(log / tokens)} a token)` : ""}`],
