@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from csr_core.config import ModelSettings, Settings
 from csr_core.errors import CsrError, SettingsError
+from csr_core.evaluation.measured import measured_elsewhere
 from csr_core.layout import Layout
 from csr_core.prompts import MINIATURE, local_paths
 
@@ -24,11 +25,12 @@ TRIAL_SIZES = (2, 6)  # prompts; two sizes tell loading time and time a prompt a
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of `csr check`; `ok` is False where the run would fail."""
+    """One line of `csr check`; `ok` is False where the run would fail, `note` is True for what is good to know."""
 
     ok: bool
     what: str
     detail: str
+    note: bool = False
 
 
 def missing_files(settings: Settings) -> list[str]:
@@ -114,6 +116,8 @@ def check(settings: Settings, trial: bool = True) -> Iterator[Finding]:
         yield Finding(False, "GPUs", str(error))
     if not any(problem.startswith("data.") for problem in problems):
         yield from _pictures(settings)
+    if said := measured_elsewhere(settings.data.prompts, (split.folder for split in settings.evaluate.splits.values())):
+        yield Finding(True, "measured on", said, note=True)
     folder, found = _folder(settings.model), None
     try:
         refuse_unusable(settings.model, resolve_device(settings.model.device))

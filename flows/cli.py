@@ -90,7 +90,8 @@ def check(
     print(f"ok    settings: {params}, preset {settings.preset}")
     for finding in findings(settings, trial):
         failed += not finding.ok
-        print(f"{'ok   ' if finding.ok else 'FAIL '} {finding.what}: {finding.detail}", flush=True)
+        mark = "note " if finding.note else "ok   " if finding.ok else "FAIL "
+        print(f"{mark} {finding.what}: {finding.detail}", flush=True)
     if failed:
         raise typer.Exit(1)
 
@@ -104,11 +105,15 @@ def run(
 ) -> None:
     """Run the iterations as the Prefect flow, on its server or without one; print the table and write the report."""
     from csr_core.checks import refuse_missing_files
+    from csr_core.evaluation.measured import measured_elsewhere
     from csr_core.layout import Layout
     from csr_core.params import load_settings
     from flows.weak_reward import refuse_weak_reward
 
     settings = load_settings(params, overrides or [])
+    folders = [split.folder for split in settings.evaluate.splits.values()]
+    if elsewhere := measured_elsewhere(settings.data.prompts, folders):
+        print(elsewhere, file=sys.stderr, flush=True)
     refuse_missing_files(settings)
     refuse_weak_reward(params, overrides or [])
     with _prefect():
@@ -119,7 +124,9 @@ def run(
         get_ready(Run(params, tuple(overrides or ()), layout=Layout(root)), iterations)  # while Prefect's server starts
         csr(iterations=iterations, params=str(params), overrides=overrides or [], root=str(root))
     show_report([root], None, iterations or settings.iterations)
-    print(where_else_to_look(settings.tracking, root))
+    print(where_else_to_look(settings.tracking, root), flush=True)
+    if elsewhere:  # beside the table, where it is read
+        print(elsewhere, file=sys.stderr)
 
 
 @app.command()

@@ -11,8 +11,10 @@ from typing import Any
 from csr_core.config import Settings
 from csr_core.errors import SettingsError
 from csr_core.evaluation.hypotheses import LOWER_IS_BETTER, is_descriptive
+from csr_core.evaluation.measured import measured_elsewhere
 from csr_core.layout import Layout
 from csr_core.params import flatten, load_settings
+from csr_core.prompts import MINIATURE
 from csr_core.records import read_json
 from csr_core.report.figures import ALPHA, COLUMNS, cell, conclusion, heading, p_value, scale
 from csr_core.report.sample import find_path
@@ -191,6 +193,13 @@ def split_words(settings: Mapping[str, Any]) -> dict[str, str]:
     }
     named = {name.split(".")[2]: str(value) for name, value in settings.items() if SPLIT_FOLDER.fullmatch(name)}
     return {name: drawn.get(folder, f"pictures of {folder}") for name, folder in named.items()}
+
+
+def elsewhere(settings: Mapping[str, Any]) -> str:
+    """That the figures are of other pictures than the user's own, where that is so."""
+    folders = [str(value) for name, value in settings.items() if SPLIT_FOLDER.fullmatch(name)]
+    told = measured_elsewhere(str(settings.get("data.prompts", MINIATURE)), folders)
+    return told[:1].upper() + told[1:]
 
 
 def reward_words(settings: Mapping[str, Any]) -> list[str]:

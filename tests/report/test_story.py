@@ -9,7 +9,16 @@ from csr_core.params import initial_params
 from csr_core.records import write_json
 from csr_core.report import conclusion, load_metrics, metrics_table, write_report
 from csr_core.report.compare import compare_runs, differing
-from csr_core.report.story import cards, lines, reward_words, sentences, settings_in_force, split_folders, verdict
+from csr_core.report.story import (
+    cards,
+    elsewhere,
+    lines,
+    reward_words,
+    sentences,
+    settings_in_force,
+    split_folders,
+    verdict,
+)
 from tests.report.made_up import metric, versus, write_iteration, write_metrics, write_pictures
 
 
@@ -161,3 +170,14 @@ def test_rewards_are_explained_by_the_settings_in_force() -> None:
     assert "each less 0.67 times the best reward of the picture" in score
     assert reward_words({}) == []
     assert "rank" in reward_words({"reward.image_weight": 0.9, "reward.combine": "rank"})[0]
+
+
+def test_figures_of_drawn_pictures_are_not_taken_for_those_of_ones_own(layout: Layout, tmp_path: Path) -> None:
+    own = {"data.prompts": "photos", "evaluate.splits.test.folder": "miniature:test"}
+    assert "not of yours" in elsewhere(own)
+    assert elsewhere({**own, "data.prompts": "miniature"}) == ""
+    assert elsewhere({**own, "evaluate.splits.test.folder": "heldout"}) == ""
+    changes = {"data.prompts": "photos"}
+    (layout.root / "params.yaml").write_text(initial_params("steady", changes), "utf-8")
+    write_report(layout, tmp_path / "r.html")
+    assert "The figures are of drawn pictures" in (tmp_path / "r.html").read_text("utf-8")
