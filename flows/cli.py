@@ -108,6 +108,7 @@ def run(
     from csr_core.evaluation.measured import measured_elsewhere
     from csr_core.layout import Layout
     from csr_core.params import load_settings
+    from flows.stopping import told_when_stopped
     from flows.weak_reward import refuse_weak_reward
 
     settings = load_settings(params, overrides or [])
@@ -116,7 +117,7 @@ def run(
         print(elsewhere, file=sys.stderr, flush=True)
     refuse_missing_files(settings)
     refuse_weak_reward(params, overrides or [])
-    with _prefect():
+    with _prefect(), told_when_stopped():
         from flows.iterate import csr
         from tasks.run import Run
         from tasks.session import get_ready
@@ -252,16 +253,16 @@ def _prefect() -> Iterator[None]:
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     from flows.services import answers
+    from flows.stopping import spare_the_server
 
     url = PREFECT_API_URL.value()
     if url and answers(f"{url}/health"):
         yield
         return
     if url:
-        print(
-            f"no Prefect server answers at {url}: using a temporary one (`csr up` starts one that stays)",
-            file=sys.stderr,
-        )
+        told = f"Prefect: a temporary server for this run (none answers at {url}; `csr up` starts one that stays)"
+        print(told, file=sys.stderr)
+    spare_the_server()
     # An empty address in the environment would do for the flow, but not for its events.
     with temporary_settings(restore_defaults={PREFECT_API_URL}):
         yield
