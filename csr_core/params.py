@@ -52,7 +52,9 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
         _check_preset_line(tree, path)
     for key, value in changes.items():
         _put(tree, key, value)
-    return settings_from(tree, str(path))
+    return settings_from(
+        tree, " ".join([str(path), *(["with", *(f"--set {text}" for text in overrides)] if overrides else [])])
+    )
 
 
 def settings_from(tree: Mapping[str, Any], source: str = "the settings") -> Settings:
@@ -218,6 +220,9 @@ def _suggestion(place: tuple[Any, ...]) -> str:
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
         return ""
     names = list(model.model_fields)
+    sections = [key for key in flatten(Settings()) if len(place) == 1 and key.endswith(f".{place[0]}")]
+    if sections:
+        return f"; did you mean {' or '.join(sections)}?"
     close = difflib.get_close_matches(str(place[-1]), names, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(names)}"
 

@@ -83,16 +83,17 @@ def check(
 ) -> None:
     """Everything that can be known before a run."""
     from csr_core.checks import check as findings
+    from csr_core.finding import Finding, verdict
     from csr_core.params import load_settings
 
-    failed = 0
     settings = load_settings(params, overrides or [])
-    print(f"ok    settings: {params}, preset {settings.preset}")
+    told = [Finding(True, "settings", f"{params}, preset {settings.preset}")]
+    print(told[0], flush=True)
     for finding in findings(settings, trial):
-        failed += not finding.ok
-        mark = "note " if finding.note else "ok   " if finding.ok else "FAIL "
-        print(f"{mark} {finding.what}: {finding.detail}", flush=True)
-    if failed:
+        told.append(finding)
+        print(finding, flush=True)
+    print(verdict(told))
+    if not all(finding.ok for finding in told):
         raise typer.Exit(1)
 
 
