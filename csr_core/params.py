@@ -52,9 +52,8 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
         _check_preset_line(tree, path)
     for key, value in changes.items():
         _put(tree, key, value)
-    return settings_from(
-        tree, " ".join([str(path), *(["with", *(f"--set {text}" for text in overrides)] if overrides else [])])
-    )
+    names = ", ".join(text.partition("=")[0] for text in overrides)  # a value may hold a password
+    return settings_from(tree, f"{path} with --set {names}" if names else str(path))
 
 
 def settings_from(tree: Mapping[str, Any], source: str = "the settings") -> Settings:

@@ -54,6 +54,7 @@ def init(
     names: Annotated[bool, typer.Option("--list", help="Only list the presets, as `csr presets` does.")] = False,
 ) -> None:
     """Write params.yaml: every setting with its meaning."""
+    from csr_core.checks import missing_files
     from csr_core.dvcfile import render
     from csr_core.errors import SettingsError
     from csr_core.params import initial_params, load_settings
@@ -61,8 +62,9 @@ def init(
     if names:
         presets()
         return
-    given = {"model.path": model, "data.prompts": prompts, "data.images": images, "reward.model": reward_model}
-    text = initial_params(preset, {key: value for key, value in given.items() if value is not None})
+    options = {"model.path": model, "data.prompts": prompts, "data.images": images, "reward.model": reward_model}
+    given = {key: value for key, value in options.items() if value is not None}
+    text = initial_params(preset, given)
     if params.exists() and not force:
         raise SettingsError(f"{params} is there already: --force overwrites it, --params FILE writes another")
     params.write_text(text, "utf-8")
@@ -72,6 +74,9 @@ def init(
     ):  # its dependencies are the models and the data of the settings
         stages.write_text(render(load_settings(params), params.parent), "utf-8")
         print(f"wrote {stages}")
+    for problem in missing_files(load_settings(params)):
+        if problem.partition(":")[0] in given:
+            print(f"not there yet: {problem}", file=sys.stderr)
     print(f"wrote {params}; next: csr check, then csr run")
 
 
