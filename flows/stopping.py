@@ -54,10 +54,10 @@ def spare_the_server() -> None:
 
     start = SubprocessASGIServer._run_uvicorn_command
 
-    def start_deaf(server: SubprocessASGIServer) -> subprocess.Popen[Any]:
+    def start_deaf(self: SubprocessASGIServer) -> subprocess.Popen[Any]:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a new process has its parent's mask
         try:
-            return start(server)
+            return start(self)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
