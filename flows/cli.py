@@ -122,8 +122,9 @@ def run(
     if elsewhere := measured_elsewhere(settings.data.prompts, folders):
         print(elsewhere, file=sys.stderr, flush=True)
     refuse_missing_files(settings)
-    refuse_weak_reward(params, overrides or [])
-    with _prefect(), told_when_stopped():
+    with told_when_stopped():
+        refuse_weak_reward(params, overrides or [])
+    with told_when_stopped(), _prefect():
         from flows.iterate import csr
         from tasks.run import Run
         from tasks.session import get_ready

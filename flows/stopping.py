@@ -52,13 +52,12 @@ def spare_the_server() -> None:
     """
     from prefect.server.api.server import SubprocessASGIServer
 
+    from tasks.interrupts import deaf_to_interrupts
+
     start = SubprocessASGIServer._run_uvicorn_command
 
     def start_deaf(self: SubprocessASGIServer) -> subprocess.Popen[Any]:
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a new process has its parent's mask
-        try:
+        with deaf_to_interrupts():
             return start(self)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     SubprocessASGIServer._run_uvicorn_command = start_deaf  # type: ignore[method-assign]
