@@ -51,6 +51,7 @@ install: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "python 3.11 or newer is needed; set PYTHON=..."'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "pip installs about 7 GB into .venv now: some minutes, in which it says nothing"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 

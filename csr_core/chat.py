@@ -24,12 +24,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Told:
-    """One sentence of an answer. relevance: R_I; likelihood: R_T, in the form and scale of the settings; reward: R."""
+    """One sentence of an answer. relevance: R_I; likelihood: R_T, in the form and scale of the settings; reward: R.
+
+    repeated: an earlier sentence of the answer says the same.
+    """
 
     text: str
     relevance: float
     likelihood: float
     reward: float
+    repeated: bool
 
 
 def tell(policy: Policy, scorer: SentenceScorer, settings: Settings, image: Image, prompt: str) -> list[Told]:
@@ -54,7 +58,7 @@ def tell(policy: Policy, scorer: SentenceScorer, settings: Settings, image: Imag
     raw = [likelihood_reward(form, sum(gains[start:end]), end - start) for start, end in spans]
     repeated = [is_repeat(text, texts[:place]) for place, text in enumerate(texts)]
     likely, rewards = rewards_of_image(reward, seen, raw, repeated)
-    return [Told(*told) for told in zip(texts, seen, likely, rewards, strict=True)]
+    return [Told(*told) for told in zip(texts, seen, likely, rewards, repeated, strict=True)]
 
 
 @torch.inference_mode()

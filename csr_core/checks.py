@@ -6,31 +6,21 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from csr_core.config import ModelSettings, Settings
 from csr_core.errors import CsrError, SettingsError
 from csr_core.evaluation.measured import measured_elsewhere
+from csr_core.finding import Finding
 from csr_core.layout import Layout
-from csr_core.prompts import MINIATURE, local_paths
+from csr_core.prompts import local_paths
 
 if TYPE_CHECKING:
     from csr_core.memory.report import Estimate  # torch's import takes seconds, and `csr run` asks for files alone
 
 GIB = 1024**3
 TRIAL_SIZES = (2, 6)  # prompts; two sizes tell loading time and time a prompt apart
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of `csr check`; `ok` is False where the run would fail, `note` is True for what is good to know."""
-
-    ok: bool
-    what: str
-    detail: str
-    note: bool = False
 
 
 def missing_files(settings: Settings) -> list[str]:
@@ -58,7 +48,12 @@ def missing_files(settings: Settings) -> list[str]:
         if not split.folder.startswith("miniature:"):
             need(f"evaluate.splits.{name}.folder", split.folder, "give a folder with prompts.jsonl and instances.json")
             if Path(split.folder).is_dir():
-                need(f"evaluate.splits.{name}", str(Path(split.folder) / "prompts.jsonl"), "see docs/data.md")
+                from csr_core.evaluation.splits import files_to_ask
+
+                need(f"evaluate.splits.{name}", str(Path(split.folder) / "instances.json"), "see docs/data.md")
+                if not files_to_ask(Path(split.folder)):
+                    prompts = str(Path(split.folder) / "prompts.jsonl")
+                    need(f"evaluate.splits.{name}", prompts, "give prompts, questions or both (docs/data.md)")
     for name, folder in settings.evaluate.benchmarks.items():
         need(f"evaluate.benchmarks.{name}", folder, "`csr evaluate --list` says what to put there")
         if Path(folder).is_dir():
@@ -102,6 +97,7 @@ def check(settings: Settings, trial: bool = True) -> Iterator[Finding]:
     Nothing is fetched: a named model that is not on this machine is a finding.
     """
     from csr_core.memory.report import estimate
+    from csr_core.picture_checks import pictures
     from csr_core.policy.loading import resolve_device
     from csr_core.policy.quantization import refuse_unusable
     from csr_core.reward.verdict import tried
@@ -115,7 +111,7 @@ def check(settings: Settings, trial: bool = True) -> Iterator[Finding]:
     except SettingsError as error:
         yield Finding(False, "GPUs", str(error))
     if not any(problem.startswith("data.") for problem in problems):
-        yield from _pictures(settings)
+        yield from pictures(settings.data)
     if said := measured_elsewhere(settings.data.prompts, (split.folder for split in settings.evaluate.splits.values())):
         yield Finding(True, "measured on", said, note=True)
     folder, found = _folder(settings.model), None
@@ -151,37 +147,6 @@ def _looks_like_path(name: str) -> bool:
 
 def _is_missing_path(settings: Settings) -> bool:
     return _looks_like_path(settings.model.path) and not Path(settings.model.path).is_dir()
-
-
-def _pictures(settings: Settings) -> Iterator[Finding]:
-    if settings.data.prompts == MINIATURE:
-        yield Finding(True, "prompts", f"{settings.data.per_iteration or 300} scenes an iteration, drawn when needed")
-        return
-    from csr_core.images import open_image
-    from csr_core.progress import Progress
-    from csr_core.prompts import prompts_of
-    from csr_core.records import pictures_of
-
-    data = settings.data
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            found = prompts_of(data, Path(folder))
-            with Progress("pictures", len(found.rows), "pictures") as bar:
-                for row in found.rows:
-                    try:
-                        for image in pictures_of(row):
-                            open_image(image, data.max_pixels)
-                    except CsrError as error:
-                        found.drop(row["prompt_id"], str(error))
-                    bar.advance()
-    except CsrError as error:
-        yield Finding(False, "prompts", str(error))
-        return
-    unreadable = {item["prompt_id"] for item in found.left_out} & {row["prompt_id"] for row in found.rows}
-    usable = len(found.rows) - len(unreadable)
-    yield Finding(usable > 0, "prompts", f"{usable} usable, {len(found.left_out)} left out")
-    for item in found.left_out[:20]:
-        yield Finding(True, "left out", f"{item['prompt_id']}: {item['reason']}")
 
 
 def _policy(settings: Settings, folder: Path | None, found: Estimate | None) -> Iterator[Finding]:

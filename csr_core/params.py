@@ -52,7 +52,8 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
         _check_preset_line(tree, path)
     for key, value in changes.items():
         _put(tree, key, value)
-    return settings_from(tree, str(path))
+    names = ", ".join(text.partition("=")[0] for text in overrides)  # a value may hold a password
+    return settings_from(tree, f"{path} with --set {names}" if names else str(path))
 
 
 def settings_from(tree: Mapping[str, Any], source: str = "the settings") -> Settings:
@@ -218,6 +219,9 @@ def _suggestion(place: tuple[Any, ...]) -> str:
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
         return ""
     names = list(model.model_fields)
+    sections = [key for key in flatten(Settings()) if len(place) == 1 and key.endswith(f".{place[0]}")]
+    if sections:
+        return f"; did you mean {' or '.join(sections)}?"
     close = difflib.get_close_matches(str(place[-1]), names, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(names)}"
 

@@ -54,6 +54,7 @@ def init(
     names: Annotated[bool, typer.Option("--list", help="Only list the presets, as `csr presets` does.")] = False,
 ) -> None:
     """Write params.yaml: every setting with its meaning."""
+    from csr_core.checks import missing_files
     from csr_core.dvcfile import render
     from csr_core.errors import SettingsError
     from csr_core.params import initial_params, load_settings
@@ -61,8 +62,9 @@ def init(
     if names:
         presets()
         return
-    given = {"model.path": model, "data.prompts": prompts, "data.images": images, "reward.model": reward_model}
-    text = initial_params(preset, {key: value for key, value in given.items() if value is not None})
+    options = {"model.path": model, "data.prompts": prompts, "data.images": images, "reward.model": reward_model}
+    given = {key: value for key, value in options.items() if value is not None}
+    text = initial_params(preset, given)
     if params.exists() and not force:
         raise SettingsError(f"{params} is there already: --force overwrites it, --params FILE writes another")
     params.write_text(text, "utf-8")
@@ -72,6 +74,9 @@ def init(
     ):  # its dependencies are the models and the data of the settings
         stages.write_text(render(load_settings(params), params.parent), "utf-8")
         print(f"wrote {stages}")
+    for problem in missing_files(load_settings(params)):
+        if problem.partition(":")[0] in given:
+            print(f"not there yet: {problem}", file=sys.stderr)
     print(f"wrote {params}; next: csr check, then csr run")
 
 
@@ -83,16 +88,17 @@ def check(
 ) -> None:
     """Everything that can be known before a run."""
     from csr_core.checks import check as findings
+    from csr_core.finding import Finding, verdict
     from csr_core.params import load_settings
 
-    failed = 0
     settings = load_settings(params, overrides or [])
-    print(f"ok    settings: {params}, preset {settings.preset}")
+    told = [Finding(True, "settings", f"{params}, preset {settings.preset}")]
+    print(told[0], flush=True)
     for finding in findings(settings, trial):
-        failed += not finding.ok
-        mark = "note " if finding.note else "ok   " if finding.ok else "FAIL "
-        print(f"{mark} {finding.what}: {finding.detail}", flush=True)
-    if failed:
+        told.append(finding)
+        print(finding, flush=True)
+    print(verdict(told))
+    if not all(finding.ok for finding in told):
         raise typer.Exit(1)
 
 
@@ -108,6 +114,7 @@ def run(
     from csr_core.evaluation.measured import measured_elsewhere
     from csr_core.layout import Layout
     from csr_core.params import load_settings
+    from flows.stopping import told_when_stopped
     from flows.weak_reward import refuse_weak_reward
 
     settings = load_settings(params, overrides or [])
@@ -115,8 +122,9 @@ def run(
     if elsewhere := measured_elsewhere(settings.data.prompts, folders):
         print(elsewhere, file=sys.stderr, flush=True)
     refuse_missing_files(settings)
-    refuse_weak_reward(params, overrides or [])
-    with _prefect():
+    with told_when_stopped():
+        refuse_weak_reward(params, overrides or [])
+    with told_when_stopped(), _prefect():
         from flows.iterate import csr
         from tasks.run import Run
         from tasks.session import get_ready
@@ -252,16 +260,16 @@ def _prefect() -> Iterator[None]:
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     from flows.services import answers
+    from flows.stopping import spare_the_server
 
     url = PREFECT_API_URL.value()
     if url and answers(f"{url}/health"):
         yield
         return
     if url:
-        print(
-            f"no Prefect server answers at {url}: using a temporary one (`csr up` starts one that stays)",
-            file=sys.stderr,
-        )
+        told = f"Prefect: a temporary server for this run (none answers at {url}; `csr up` starts one that stays)"
+        print(told, file=sys.stderr)
+    spare_the_server()
     # An empty address in the environment would do for the flow, but not for its events.
     with temporary_settings(restore_defaults={PREFECT_API_URL}):
         yield

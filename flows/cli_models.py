@@ -69,19 +69,11 @@ def chat(
     overrides: Overrides = None,
 ) -> None:
     """The answers of the base and of an iteration side by side, with the reward of each sentence."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from csr_core.chat import tell
     from csr_core.errors import InputError
     from csr_core.images import open_image
     from csr_core.layout import Layout
     from csr_core.params import load_settings
-    from csr_core.policy import load_policy
-    from csr_core.reward.scorer import SentenceScorer
-    from csr_core.stages.plan import start_model
 
-    _keep_to_the_point()
     settings, layout = load_settings(params, overrides or []), Layout()
     if not image.is_file():
         raise InputError(f"there is no picture {image}: expected a file such as photo.jpg")
@@ -90,6 +82,16 @@ def chat(
         raise InputError(
             f"{layout.model(iteration)} is not there: run iteration {iteration} first, or name another with --iteration"
         )
+    # Only now what takes seconds to import.
+    from rich.console import Console
+    from rich.table import Table
+
+    from csr_core.chat import tell
+    from csr_core.policy import load_policy
+    from csr_core.reward.scorer import SentenceScorer
+    from csr_core.stages.plan import start_model
+
+    _keep_to_the_point()
     scorer = SentenceScorer(settings.reward)
     table = Table(title=f"{image}: {prompt}", show_lines=True)
     sides = []
@@ -115,5 +117,6 @@ def _keep_to_the_point() -> None:
 def _with_reward(one: Told) -> str:
     from rich.markup import escape
 
-    parts = f"R {one.reward:.2f}  (picture {one.relevance:.2f}, likelihood {one.likelihood:.3g})"
+    said = "  (said before)" if one.repeated else ""
+    parts = f"R {one.reward:.2f}  (picture {one.relevance:.2f}, likelihood {one.likelihood:.3g}){said}"
     return f"{escape(one.text)}\n[dim]{parts}[/dim]"

@@ -18,6 +18,7 @@ from csr_core.progress import PROGRESS_FILE
 from csr_core.stages.__main__ import OUT_OF_MEMORY, REFUSED, Order, carry_out, end_with_parent
 from csr_core.stages.gpus import visible_gpus
 from csr_core.stages.shards import PRELOAD
+from tasks.interrupts import deaf_to_interrupts
 
 _guard = threading.Lock()
 _groups: set[int] = set()  # process groups that run now
@@ -122,10 +123,12 @@ def begin() -> None:
 def warm_up() -> None:
     """Start the process that stages are forked from, so that it imports while other work is done."""
     if _may_fork():
-        from multiprocessing import forkserver
+        from multiprocessing import forkserver, resource_tracker
 
         _forks()
-        forkserver.ensure_running()
+        resource_tracker.ensure_running()  # its start would unblock SIGINT again
+        with deaf_to_interrupts():  # which would break its imports off with a traceback
+            forkserver.ensure_running()
 
 
 def _forked(order: Order, folder: Path, environment: dict[str, str]) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from csr_core.chat import log_likelihoods, sentence_ends, tell
+from csr_core.chat import Told, log_likelihoods, sentence_ends, tell
 from csr_core.config import RewardSettings, Settings
 from csr_core.evaluation.answers import greedy_rows
 from csr_core.miniature.draw import draw
@@ -10,6 +10,7 @@ from csr_core.miniature.world import DESCRIBE, sample_split
 from csr_core.reward.scorer import SentenceScorer
 from csr_core.search.prefixes import Prefixes
 from csr_core.search.sentences import sentence_rule
+from flows.cli_models import _with_reward
 from tests.search import worlds
 from tests.search.test_tree import SAMPLE, grown
 
@@ -47,3 +48,8 @@ def test_an_answer_is_the_greedy_one_with_the_rewards_of_its_sentences(scorer):
     for one in told:
         assert 0 < one.likelihood <= 1
         assert one.reward == pytest.approx(0.9 * one.relevance + 0.1 * one.likelihood)
+
+
+def test_a_repeated_sentence_says_why_its_reward_is_0():
+    assert _with_reward(Told("A dog.", 0.5, 0.1, 0.0, repeated=True)).endswith("(said before)[/dim]")
+    assert "before" not in _with_reward(Told("A dog.", 0.5, 0.1, 0.46, repeated=False))

@@ -21,6 +21,33 @@ def test_help_loads_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_chat_looks_for_the_picture_before_it_loads_anything_heavy(tmp_path: Path) -> None:
+    csr(tmp_path, "init")
+    code = (
+        "import sys; from flows.cli import main\n"
+        "sys.argv = ['csr', 'chat', 'gone.jpg']\n"
+        "try: main()\n"
+        "finally: print(sorted({'torch', 'transformers'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "there is no picture gone.jpg" in done.stderr
+    assert done.stdout.strip() == "[]"
+
+
+def test_init_says_what_is_not_there_yet(tmp_path: Path) -> None:
+    done = csr(
+        tmp_path, "init", "--prompts", "p.json", "--images", "here", "--model", "./gone", "--reward-model", "/no"
+    )
+    for key in ("data.prompts: there is no p.json", "data.images", "model.path", "reward.model"):
+        assert f"not there yet: {key}" in done.stderr
+    for name in ("p.json", "here", "gone"):
+        (tmp_path / name).mkdir()
+    words = ["--prompts", "p.json", "--images", "here", "--model", "./gone", "--reward-model", "ViT-B-32:openai"]
+    assert csr(tmp_path, "init", "--force", *words).stderr == ""
+    assert csr(tmp_path, "init", "--force", "--model", "owner/name", "--prompts", "hf://owner/name").stderr == ""
+
+
 def test_help_names_every_command(tmp_path: Path) -> None:
     text = csr(tmp_path, "--help").stdout
     commands = (

@@ -43,6 +43,16 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
         assert key in message
 
 
+def test_a_mistake_in_an_override_is_told_as_one(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"in \S+params.yaml with --set image_weight, device:") as caught:
+        load_settings(write(tmp_path), ["image_weight=0.5", "device=cpu"])
+    assert "image_weight: there is no such setting; did you mean reward.image_weight?" in str(caught.value)
+    assert "did you mean model.device or reward.device?" in str(caught.value)
+    (tmp_path / "params.yaml").write_text("image_weight: 0.5")
+    with pytest.raises(SettingsError, match=r"1 problem in \S+params.yaml:"):
+        load_settings(tmp_path / "params.yaml")
+
+
 @pytest.mark.parametrize(
     ("sets", "part"),
     [

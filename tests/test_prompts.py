@@ -15,7 +15,10 @@ from PIL import Image
 from csr_core.checks import check, missing_files
 from csr_core.config import DataSettings, PairSettings, Settings
 from csr_core.errors import InputError, SettingsError
+from csr_core.finding import Finding, verdict
 from csr_core.images import find_image, open_image
+from csr_core.params import settings_from
+from csr_core.picture_checks import pictures
 from csr_core.prompts import prompts_of, read_prompts
 from csr_core.records import PROMPTS, read_table
 from csr_core.stages.prepare import prepare
@@ -230,6 +233,40 @@ def test_check_finds_the_prompts_of_each_form(tmp_path: Path) -> None:
     assert "data.prompts" in missing_files(Settings(data=DataSettings(prompts=str(tmp_path / "gone"))))[0]
     assert not missing_files(Settings(data=DataSettings(prompts="hf://owner/name")))
     assert "csr import preferences --iteration 7" in missing_files(Settings(pair=PairSettings(imported=[7])))[0]
+
+
+def test_check_says_where_missing_pictures_are(tmp_path: Path) -> None:
+    """One line for all of them; a folder nearby that holds them is named, and one that does not is not."""
+    rows = [{"id": str(n), "image": f"{n}.png", "prompt": "What is it?"} for n in range(30)]
+    (tmp_path / "p.json").write_text(json.dumps(rows))
+    settings = Settings(data=DataSettings(prompts=str(tmp_path / "p.json")))
+    [prompts, left_out] = pictures(settings.data)
+    assert (prompts.ok, prompts.detail) == (False, "0 usable, 30 left out")
+    assert left_out.note
+    assert str(left_out).startswith(f"note  left out: 30 such as 0: {tmp_path / '0.png'} is missing")
+    (tmp_path / "images").mkdir()
+    for n in range(29):
+        Image.new("RGB", (4, 4)).save(tmp_path / "images" / f"{n}.png")
+    assert f"set data.images: {tmp_path / 'images'}" in next(pictures(settings.data)).detail
+    there = settings.data.model_copy(update={"images": str(tmp_path / "images")})
+    assert next(pictures(there)).detail == "29 usable, 1 left out"
+
+
+def test_check_ends_with_a_verdict() -> None:
+    good, bad, note = Finding(True, "a", ""), Finding(False, "b", ""), Finding(True, "c", "", note=True)
+    assert verdict([good, good, note]) == "all 2 checks passed: csr run is next"
+    assert verdict([good, bad, bad, note]) == "2 of 3 failed: mend these first"
+
+
+@pytest.mark.parametrize("file", ["prompts.jsonl", "prompts.json", "questions.jsonl", "coco_pope_random.json"])
+def test_check_takes_the_splits_that_are_read(tmp_path: Path, file: str) -> None:
+    split = {"evaluate": {"splits": {"test": {"folder": str(tmp_path)}}, "twins": {}}}
+    (tmp_path / "instances.json").write_text("{}")
+    assert "prompts.jsonl" in missing_files(settings_from(split))[0]
+    (tmp_path / file).write_text("")
+    assert not missing_files(settings_from(split))
+    (tmp_path / "instances.json").unlink()
+    assert "instances.json" in missing_files(settings_from(split))[0]
 
 
 def test_a_dataset_on_disk_with_pictures_inside(tmp_path: Path) -> None:

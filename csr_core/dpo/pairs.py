@@ -179,11 +179,17 @@ def _text_of(entry: dict[str, Any], name: str, role: str) -> str:
 
 
 def _no_placeholders(policy: Policy, ids: list[int], side: str) -> None:
-    """An answer with the picture's own token in it would ask the model for a second picture."""
+    """An answer with the picture's own token in it would ask the model for a second picture.
+
+    The search never draws such tokens, but an answer's text may read back as one: `<unk>` for an unknown character.
+    """
     held = sorted(set(ids) & set(policy.suppressed_ids))
     if held:
         names = policy.tokenizer.convert_ids_to_tokens(held)
-        raise InputError(f"the {side} answer holds {names}, which a model never writes (pictures, padding, unknown)")
+        raise InputError(
+            f"the {side} answer, read back from its text, holds special tokens {names}, which a model is never taught "
+            "to write: the pair is not trained on"
+        )
 
 
 def pair_batch(

@@ -12,6 +12,7 @@ from csr_core.evaluation.objects import ObjectParser, object_parser, reads_as_pu
 from csr_core.evaluation.sources import Instances, read_instances, read_questions, read_references
 from csr_core.prompts import read_prompts
 
+PROMPT_FILES = ("prompts.jsonl", "prompts.json")
 QUESTION_FILES = ("questions.jsonl", "questions.json")
 
 
@@ -63,11 +64,25 @@ def read_split(name: str, folder: Path, count: int | None = None) -> Split:
     return split
 
 
+def files_to_ask(folder: Path) -> list[Path]:
+    """The files of a split with prompts and questions, those that `read_split` reads."""
+    return [*_prompt_files(folder), *_question_files(folder)]
+
+
+def _prompt_files(folder: Path) -> list[Path]:
+    return [folder / name for name in PROMPT_FILES if (folder / name).is_file()][:1]
+
+
+def _question_files(folder: Path) -> list[Path]:
+    own = [folder / name for name in QUESTION_FILES if (folder / name).is_file()]
+    return own[:1] or sorted(folder.glob("*pope*.json*"))
+
+
 def _add_captions(split: Split, folder: Path, found: Instances) -> None:
-    file = next((folder / n for n in ("prompts.jsonl", "prompts.json") if (folder / n).is_file()), None)
-    if file is None:
+    files = _prompt_files(folder)
+    if not files:
         return
-    prompts = read_prompts(file, Path())
+    prompts = read_prompts(files[0], Path())
     split.left_out += prompts.left_out
     for row in prompts.rows:
         if row.get("images"):
@@ -80,8 +95,7 @@ def _add_captions(split: Split, folder: Path, found: Instances) -> None:
 
 
 def _add_questions(split: Split, folder: Path) -> None:
-    own = [folder / name for name in QUESTION_FILES if (folder / name).is_file()]
-    for number, row in enumerate(read_questions(own[:1] or sorted(folder.glob("*pope*.json*"))), 1):
+    for number, row in enumerate(read_questions(_question_files(folder)), 1):
         if all(isinstance(row.get(key), str) for key in ("image", "text", "label")) and "question_id" in row:
             split.questions.append({**row, "path": _picture(folder, row["image"])})
         else:

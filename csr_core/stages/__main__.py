@@ -12,12 +12,12 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from csr_core.errors import CsrError, OutOfMemoryError
 from csr_core.layout import Layout
+from csr_core.left_out import reasons
 from csr_core.params import load_settings
 from csr_core.stages.gpus import gpu_slot
 from csr_core.stages.launch import process_count
@@ -117,20 +117,7 @@ def describe(result: StageResult) -> str:
     if result.cached:  # the reasons were told when it was made
         return f"{result.label}: {how}" + (f"; left out {len(left_out)} (in its summary.json)" if left_out else "")
     lines = [f"{result.label}: {how}" + (f"; left out {len(left_out)}:" if left_out else "")]
-    return "\n".join([*lines, *_reasons(left_out)])
-
-
-def _reasons(left_out: Sequence[Mapping[str, str]], most: int = 10) -> list[str]:
-    """A line a reason, the commonest first: one item by its name, of several their number and the first names."""
-    names: dict[str, list[str]] = {}
-    for item in left_out:
-        names.setdefault(item["reason"], []).append(str(item["prompt_id"]))
-    lines = []
-    for reason, ids in sorted(names.items(), key=lambda entry: -len(entry[1])):
-        some = f"{', '.join(ids[:3])}{', ...' if len(ids) > 3 else ''}"
-        lines.append(f"  - {some}: {reason}" if len(ids) == 1 else f"  - {len(ids)}: {reason} ({some})")
-    more = ["  - ... and more, in its summary.json"] if len(lines) > most else []
-    return lines[:most] + more
+    return "\n".join([*lines, *(f"  - {reason}" for reason in reasons(left_out, ", in its summary.json"))])
 
 
 def end_with_parent(parent: int) -> None:

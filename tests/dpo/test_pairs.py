@@ -123,6 +123,7 @@ def test_unusable_pairs_are_left_out_and_named(miniature: Policy, table: list[di
         "no picture": preference("no picture", fine, DOG, CAT) | {"images": []},
         "two turns": preference("two turns", fine, DOG, CAT) | {"prompt": message("user", "A") + message("user", "B")},
         "placeholder": preference("placeholder", fine, "There is a <image>.", "There is a dog."),
+        "unknown": preference("unknown", fine, "There is a dog.", "There is a <unk>."),
     }
     pairs = usable_pairs(miniature, [*bad.values(), *table], PIXELS)
     assert [row["prompt_id"] for row in pairs.rows] == ["p0", "p1", "p2"]
@@ -137,6 +138,7 @@ def test_unusable_pairs_are_left_out_and_named(miniature: Policy, table: list[di
         "no picture": "one picture or several, came none",
         "two turns": "expected prompt",
         "placeholder": "<image>",
+        "unknown": "the rejected answer, read back from its text, holds special tokens ['<unk>']",
     }
     assert {name: part in reasons[name] for name, part in expected.items()} == dict.fromkeys(expected, True), reasons
 

@@ -126,7 +126,7 @@ def test_nothing_beyond_loopback(terminal: Terminal) -> None:
 
     terminal.run("csr", "init", "--params", "../params.yaml")  # not over the small settings
     terminal.run("csr", "check", "--no-trial")
-    assert "using a temporary one" in terminal.run("csr", "run")
+    assert "a temporary server for this run" in terminal.run("csr", "run")
     mlflow = start_servers(terminal)
     assert "Completed" in terminal.run("prefect", "deployment", "run", "csr/iterate", "--watch")
     for page in ("", "ajax-api/2.0/mlflow/experiments/search?max_results=5", "ajax-api/3.0/mlflow/ui-telemetry"):

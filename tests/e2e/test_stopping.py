@@ -1,0 +1,46 @@
+"""Ctrl-C at a terminal, which sends SIGINT to every process of the run, Prefect's temporary server among them."""
+
+import contextlib
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+
+from tests.e2e.conftest import SMALL, csr, sets
+from tests.e2e.site import wait_for
+
+# A test runner in the background ignores SIGINT, and so would all it starts.
+CSR = "import signal, flows.cli; signal.signal(signal.SIGINT, signal.default_int_handler); flows.cli.main()"
+
+
+def test_a_stopped_run_ends_soon_with_one_line(tmp_path: Path) -> None:
+    csr(tmp_path, "init")
+    environment = {**os.environ, "PREFECT_HOME": str(tmp_path / ".prefect")}
+    with (tmp_path / "out").open("w") as out, (tmp_path / "err").open("w") as err:
+        run = subprocess.Popen(
+            [sys.executable, "-c", CSR, "run", *sets(SMALL)],
+            cwd=tmp_path, env=environment, stdout=out, stderr=err, start_new_session=True,
+        )  # fmt: skip
+    try:
+        assert wait_for(lambda: list(tmp_path.glob(".csr/unfinished/generate@1*")), 120)
+        os.killpg(run.pid, signal.SIGINT)
+        assert run.wait(30) == 130
+    finally:
+        run.kill()
+    assert (tmp_path / "err").read_text() == "csr: stopped; the same command goes on from here\n"
+    with contextlib.closing(sqlite3.connect(tmp_path / ".prefect" / "prefect.db")) as history:
+        assert history.execute("select state_type from flow_run").fetchall() == [("CRASHED",)]  # the server still heard
+    assert wait_for(lambda: not started_in(tmp_path), 20), started_in(tmp_path)
+
+
+def started_in(folder: Path) -> list[str]:
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("PREFECT_HOME") == str(folder / ".prefect"):
+                found.append(" ".join(process.cmdline()))
+    return found
