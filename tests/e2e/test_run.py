@@ -74,7 +74,8 @@ def test_report_is_one_file_with_the_table(finished: Path) -> None:
     page = (finished / "reports" / "report.html").read_text()
     assert "CHAIR_i" in done.stdout
     assert "iteration 1" in page
-    assert "http" not in page.replace("http-equiv", "")
+    named = page.replace("http-equiv", "").replace("http://www.w3.org/2000/svg", "")  # which is the name of a language
+    assert "http" not in named
 
 
 @pytest.mark.parametrize("stage", ["generate", "score", "finetune", "evaluate"])
