@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -72,14 +72,15 @@ def site(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Si
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
     store = ["--workers", "1", "--backend-store-uri", f"sqlite:///{folder / 'mlruns' / 'mlflow.db'}"]
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        with served(folder, ["prefect", "server", "start"], prefect, "/api/health"):
+    with ExitStack() as servers:
+        with pytest.MonkeyPatch.context() as patch:  # not for the tests of other files, which come while these serve
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            servers.enter_context(served(folder, ["prefect", "server", "start"], prefect, "/api/health"))
             csr(folder, "init", "--preset", "steady")
             csr(folder, "run", *sets(SETTINGS))
-            with served(folder, ["mlflow", "server", *store], mlflow, "/health"):
-                yield Site(folder, prefect, mlflow)
+            servers.enter_context(served(folder, ["mlflow", "server", *store], mlflow, "/health"))
+        yield Site(folder, prefect, mlflow)
 
 
 @contextmanager
