@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,6 +53,15 @@ def ready(page: Page) -> float:
     """Seconds from the start of loading until all of the page is there and its viewer drawn."""
     expect(page.get_by_role("treeitem").first).to_be_attached()
     return float(page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd")) / 1000
+
+
+def within(page: Page, seconds: float, measure: Callable[[Page], float], tries: int = 3) -> bool:
+    """Whether the page is as quick as promised, in one of a few loads: a machine that tests may stall for a second."""
+    for _ in range(tries):
+        if measure(page) < seconds:
+            return True
+        page.reload()
+    return False
 
 
 def serious_problems(page: Page) -> list[str]:
