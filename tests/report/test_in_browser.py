@@ -84,6 +84,10 @@ def test_nothing_serious_is_found_by_axe(chromium: str, report: Path, size: str,
 def test_the_page_is_no_wider_than_the_screen(chromium: str, report: Path, size: str, tmp_path: Path) -> None:
     with opened(chromium, report, size, tmp_path / "log.json") as found:
         assert found.page.evaluate("document.documentElement.scrollWidth") <= SIZES[size][0]
+        for table in found.page.locator("table:visible").all():  # its first figures are in sight
+            box = table.locator("tbody tr").first.locator("td").first.bounding_box()
+            assert box is not None
+            assert box["x"] < SIZES[size][0] / 2
 
 
 def test_signs_and_colours_tell_what_became_of_a_sentence(chromium: str, report: Path, tmp_path: Path) -> None:
