@@ -149,7 +149,6 @@ def pairs(layout: Layout, last: int) -> list[dict[str, Any]]:
                     "words": diversity.get("words"),
                     "sentences": diversity.get("sentences"),
                     "margin": diversity.get("margin"),
-                    "rejected_longer": diversity.get("rejected_longer"),
                 }
             )
     return found
@@ -191,14 +190,17 @@ def split_words(settings: Mapping[str, Any]) -> dict[str, str]:
         "miniature:test": DRAWN,
         "miniature:shifted": f"{DRAWN} in which the usual companions of things are absent",
     }
-    named = {name.split(".")[2]: str(value) for name, value in settings.items() if SPLIT_FOLDER.fullmatch(name)}
-    return {name: drawn.get(folder, f"pictures of {folder}") for name, folder in named.items()}
+    return {name: drawn.get(folder, f"pictures of {folder}") for name, folder in _named_folders(settings).items()}
+
+
+def _named_folders(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Split -> its folder as the settings name it."""
+    return {found[1]: str(value) for name, value in settings.items() if (found := SPLIT_FOLDER.fullmatch(name))}
 
 
 def elsewhere(settings: Mapping[str, Any]) -> str:
     """That the figures are of other pictures than the user's own, where that is so."""
-    folders = [str(value) for name, value in settings.items() if SPLIT_FOLDER.fullmatch(name)]
-    told = measured_elsewhere(str(settings.get("data.prompts", MINIATURE)), folders)
+    told = measured_elsewhere(str(settings.get("data.prompts", MINIATURE)), _named_folders(settings).values())
     return told[:1].upper() + told[1:]
 
 
@@ -212,7 +214,10 @@ def reward_words(settings: Mapping[str, Any]) -> list[str]:
         ", at least 0" if settings.get("reward.relevance_floor") else ""
     )
     if settings.get("reward.combine") == "rank":
-        return [f"A sentence's reward is a rank among its siblings by {weight:g} R_I + {1 - weight:.3g} R_T; {seen}."]
+        return [
+            f"A sentence's reward is {weight:g} times its rank by R_I and {1 - weight:.3g} times that by R_T among its "
+            f"siblings, with the sign turned: the best of n has rank 1/n, so a higher reward is better. {seen}."
+        ]
     scale = (
         "brought to the scale of R_I among the picture's candidates"
         if settings.get("reward.likelihood_scale") == "standardised"
@@ -238,10 +243,9 @@ def reward_words(settings: Mapping[str, Any]) -> list[str]:
 
 def split_folders(layout: Layout, settings: Mapping[str, Any]) -> dict[str, Path]:
     """Where the held-out splits lie, by the settings in force; those of the drawn world below the run's folder."""
-    named = {name.split(".")[2]: str(value) for name, value in settings.items() if SPLIT_FOLDER.fullmatch(name)}
     return {
         name: layout.splits / name if folder.startswith("miniature:") else find_path(folder, layout)
-        for name, folder in named.items()
+        for name, folder in _named_folders(settings).items()
     }
 
 

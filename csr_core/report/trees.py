@@ -37,8 +37,8 @@ NODE = (
     "repeat",
 )  # fmt: skip
 _COLUMNS = (
-    "prompt_id", "node", "parent", "depth", "text", "token_ids", "log_likelihood", "is_final", "expanded",
-    "relevance", "likelihood", "reward", "likelihood_rank", "dropped",
+    "prompt_id", "node", "parent", "text", "token_ids", "log_likelihood", "is_final", "expanded",
+    "relevance", "likelihood", "reward", "dropped",
 )  # fmt: skip
 
 Row = dict[str, Any]
@@ -89,7 +89,7 @@ def sampled_trees(
     settings: Mapping[str, Any] | None = None,
     limit: int = TREES,
 ) -> dict[str, Any]:
-    """{node: names of a sentence's fields, iterations: [{iteration, prompts, lower_is_better, scales, trees}]}.
+    """{node: names of a sentence's fields, iterations: [{iteration, prompts, scales, trees}]}.
 
     `settings`: section.key -> value, as far as they are known. Iterations whose pairs were imported have no trees and
     are left out.
@@ -113,20 +113,18 @@ def _iteration(
         if name in rows:
             tree = _tree(prompts[name], rows[name], pairs.get(name), reasons.get(name), pictures, truth)
             tree |= _account(rows[name], settings)
-            if settings.get("reward.repeats_earn_nothing"):
+            if settings.get("reward.repeats_earn_nothing") and settings.get("reward.combine") != "rank":
                 _mark_repeats(tree["nodes"])
             used += sum(80 + len(node[1]) for node in tree["nodes"]) + 200
             if trees and used + pictures.size - before > room:
                 break
             trees.append(tree)
     # A scale for all trees, so that a colour means the same in each.
-    ranked = any(row["likelihood_rank"] is not None for found in rows.values() for row in found)
     return {
         "iteration": k,
         "prompts": len(prompts),
         "pairs": len(pairs),
         "annotated": truth is not None,
-        "lower_is_better": ranked,
         "scales": {name: _scale(trees, name) for name in ("reward", "likelihood", "relevance")},
         "trees": trees,
     }
@@ -173,7 +171,7 @@ def _tree(
 ) -> Row:
     paths = pictures_of(prompt)
     names = list(prompt["images_sha256"] or [prompt["image_sha256"]])
-    shown = [pictures.add(path, name) for path, name in zip(paths, names, strict=False)][:PICTURES]
+    shown = [pictures.add(path, name) for path, name in zip(paths[:PICTURES], names, strict=False)]
     place = {row["node"]: index for index, row in enumerate(rows)}
     alone = len(paths) == 1
     nodes = [_node(row, place, truth.wrong(paths[0], row["text"]) if truth and alone else []) for row in rows]

@@ -113,11 +113,16 @@ def test_a_picture_is_made_small_and_forgets_where_it_was_taken(tmp_path: Path) 
         assert small.size == (320, 160)
 
 
-def test_with_ranks_the_lower_reward_is_the_better(layout: Layout) -> None:
+def test_ranks_are_rewards_too_of_which_the_higher_is_the_better(layout: Layout) -> None:
+    """The stage turns the ranks' sign: 1/n, the best, becomes -1/n. Repeats keep theirs, so none is marked."""
     file = layout.scores(1) / "part-00000.parquet"
-    rows = [{**row, "likelihood_rank": 0.5} for row in pq.read_table(file).to_pylist()]
+    ranks = {1: -0.5, 2: -1.0, 3: -1.0, 4: -1.0, 5: -1.0}
+    rows = [{**row, "text": "A dog runs.", "reward": ranks.get(row["node"])} for row in pq.read_table(file).to_pylist()]
     write_table(file, rows, SCORES)
-    assert trees_of(layout)["lower_is_better"]
+    settings = {"reward.combine": "rank", "reward.repeats_earn_nothing": True}
+    found = sampled_trees(layout, [1], Pictures(layout, PIXELS), settings)["iterations"][0]
+    assert found["scales"]["reward"] == [-1.0, -0.5]  # from the colour of the worst to that of the best
+    assert [node[NODE.index("repeat")] for node in found["trees"][0]["nodes"]] == [0] * 6
 
 
 def test_what_a_picture_does_not_hold_is_found_where_it_is_annotated(layout: Layout) -> None:

@@ -48,17 +48,15 @@ const get = (node, name) => node[AT[name]];
 const colour = (value) => {
   if (value === null) return { ground: "#ffffff", ink: "#1a1c1f" };
   const [low, high] = state.iteration.scales[state.by];
-  let share = Math.min(1, Math.max(0, (value - low) / (high - low)));
-  if (state.by === "reward" && state.iteration.lower_is_better) share = 1 - share;
+  const share = Math.min(1, Math.max(0, (value - low) / (high - low)));
   const rgb = data.colours[Math.round(share * (data.colours.length - 1))];
   const linear = rgb.map((part) => (part <= 0.03928 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4));
   const luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2];
   return { ground: `rgb(${rgb.map((part) => Math.round(255 * part)).join(",")})`, ink: luminance > 0.179 ? "#000000" : "#ffffff" };
 };
 const drawScale = () => {
-  const ends = [...state.iteration.scales[state.by]];
+  const ends = state.iteration.scales[state.by];
   const colours = data.colours.map((rgb) => `rgb(${rgb.map((part) => Math.round(255 * part)).join(",")})`);
-  if (state.by === "reward" && state.iteration.lower_is_better) ends.reverse();
   byId("scale-low").textContent = `${shown(ends[0])}`;
   byId("scale-high").textContent = `${shown(ends[1])} (better)`;
   byId("scale-bar").style.background = `linear-gradient(90deg, ${colours.join(",")})`;
