@@ -13,7 +13,7 @@ from csr_core.evaluation.contrasts import gain_figures, gap_changes, gaps, relat
 from csr_core.evaluation.counts import Items, read_counts
 from csr_core.evaluation.hypotheses import is_descriptive
 from csr_core.layout import Layout
-from csr_core.report.figures import COLUMNS, cell, heading, load_metrics, scale
+from csr_core.report.figures import COLUMNS, cell, heading, load_metrics, p_cell, scale
 
 FORMATS = ("markdown", "latex", "json")
 ESCAPES = {
@@ -175,7 +175,7 @@ def _main(entries: Sequence[Mapping[str, Any]]) -> Section:
         rows.append(
             [
                 entry["split"], heading(name, factor), _model(entry), str(entry["n"]), cell(entry, factor, decimals),
-                cell(entry.get("versus_base"), factor, decimals, "difference", "+"), _p(entry.get("p_holm")),
+                cell(entry.get("versus_base"), factor, decimals, "difference", "+"), p_cell(entry.get("p_holm")),
                 "-" if least is None else f"{factor * least:.{decimals}f}",
             ]
         )  # fmt: skip
@@ -204,10 +204,6 @@ def _gap_section(entries: Sequence[Mapping[str, Any]]) -> Section:
 
 def _model(entry: Mapping[str, Any]) -> str:
     return f"iteration {entry['iteration']}" if entry["iteration"] else "base"
-
-
-def _p(p: float | None) -> str:
-    return "-" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _markdown(section: Section) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 from csr_core.errors import InputError
 from csr_core.evaluation.chair import image_key
 from csr_core.evaluation.objects import ObjectParser
+from csr_core.evaluation.sources import read_rows
 from csr_core.evaluation.splits import Split, read_split
 from csr_core.layout import Layout
 from csr_core.report.sample import spread
@@ -70,22 +70,19 @@ Row = tuple[str, Any, list[dict[str, Any]]]  # prompt, image id, the two models'
 
 def _rows(split: Split, files: Sequence[Path]) -> list[tuple[int, Row]]:
     """(change in hallucinated mentions, row) of each picture that both models answered, the most improved first."""
-    both: dict[Any, list[dict[str, Any]]] = {}
-    seen: list[set[Any]] = [set(), set()]
-    for model, file in enumerate(files):
-        for line in file.read_text("utf-8").split("\n"):
-            if line.strip():
-                row = json.loads(line)
-                key = (image_key(row["image_id"]), row["prompt"])
-                if key not in seen[model] and len(both.get(key, [])) == model:  # one answer of each model
-                    both.setdefault(key, []).append(row)
-                    seen[model].add(key)
+    before, after = (_by_picture(read_rows(file, ("image_id", "prompt", "caption"))) for file in files)
     found = []
-    for (image, prompt), rows in both.items():
-        if len(rows) == 2 and image in split.truth:
-            before, after = (_wrong(row["caption"], split.parser, split.truth[image]) for row in rows)
-            found.append((after - before, (prompt, image, rows)))
-    return sorted(found, key=lambda entry: (entry[0], str(entry[1][1])))
+    for image, prompt in before.keys() & after.keys():
+        if image in split.truth:
+            both = [before[image, prompt], after[image, prompt]]
+            wrong = [_wrong(row["caption"], split.parser, split.truth[image]) for row in both]
+            found.append((wrong[1] - wrong[0], (prompt, image, both)))
+    return sorted(found, key=lambda entry: (entry[0], str(entry[1][1]), entry[1][0]))
+
+
+def _by_picture(rows: Sequence[dict[str, Any]]) -> dict[tuple[Any, str], dict[str, Any]]:
+    """The first answer to each (image id, prompt)."""
+    return {(image_key(row["image_id"]), row["prompt"]): row for row in reversed(rows)}
 
 
 def _wrong(text: str, parser: ObjectParser, truth: set[str]) -> int:

@@ -12,7 +12,7 @@ from csr_core.evaluation.hypotheses import is_descriptive
 from csr_core.evaluation.resampling import holm
 from csr_core.evaluation.statistics import paired_difference
 from csr_core.layout import Layout
-from csr_core.report.figures import COLUMNS, cell, heading, p_value, scale
+from csr_core.report.figures import COLUMNS, cell, heading, p_cell, scale
 from csr_core.report.story import verdict
 from csr_core.stages.guard import last_good, stopped
 
@@ -72,7 +72,7 @@ def compare_runs(
                 own,
                 there,
                 cell(difference, factor, decimals, "difference", "+"),
-                "-" if p is None else p_value(p).removeprefix("= "),
+                p_cell(p),
                 verdict(name, difference["difference"], p),
             )
         )

@@ -10,7 +10,7 @@ from csr_core.layout import Layout
 from csr_core.records import read_json
 from csr_core.stages.guard import last_good, stopped
 
-# name in the metrics file -> (heading, factor, decimals, better when lower)
+# name in the metrics file -> (heading, factor, decimals)
 COLUMNS: dict[str, tuple[str, float, int]] = {
     "chair_i": ("CHAIR_i %", 100, 1),
     "chair_s": ("CHAIR_s %", 100, 1),
@@ -30,6 +30,13 @@ COLUMNS: dict[str, tuple[str, float, int]] = {
     "unjudged": ("unjudged %", 100, 1),
     "unparsed": ("unparsed %", 100, 1),
 }
+# name -> the same, of what the guards look at: in `csr table`, not in the terminal's.
+WATCHED: dict[str, tuple[str, float, int]] = {
+    "relevance": ("relevance", 1, 2),
+    "relevance_total": ("relevance of an answer", 1, 1),
+    "base_nll": ("nats a token, base", 1, 3),
+    "kl": ("KL to the base, nats a token", 1, 3),
+}
 # name -> heading, of figures that explain others.
 EXPLAIN: dict[str, str] = {
     "chair_i_control": "CHAIR_i of the base's answers cut to this recall %",
@@ -43,13 +50,6 @@ EXPLAIN: dict[str, str] = {
     "pope_accuracy_adversarial": "POPE acc %, usual companions that are absent",
 }
 ALPHA = 0.05  # a difference with a smaller p is called one
-# name -> the same, of what the guards look at: in `csr table`, not in the terminal's.
-WATCHED: dict[str, tuple[str, float, int]] = {
-    "relevance": ("relevance", 1, 2),
-    "relevance_total": ("relevance of an answer", 1, 1),
-    "base_nll": ("nats a token, base", 1, 3),
-    "kl": ("KL to the base, nats a token", 1, 3),
-}
 
 
 def load_metrics(layout: Layout, iterations: int | None = None) -> list[dict[str, Any]]:
@@ -79,8 +79,8 @@ def metrics_table(layout: Layout, iterations: int | None = None) -> str:
             cells = [figure(metrics[split][name], name) if name in metrics[split] else "-" for name in there]
             rows.append(["base" if k == 0 else f"iteration {k}", *cells])
         parts.append(f"{split} ({_size(runs[0][split])}; 95 % intervals over pictures)\n{_align(rows)}")
-    last_words = [conclusion(runs), stop(layout, len(runs) - 1)]
-    return "\n\n".join([*parts, *(" ".join(text for text in last_words if text),)]).rstrip()
+    told = f"{conclusion(runs)} {stop(layout, len(runs) - 1)}".strip()
+    return "\n\n".join([*parts, told]).rstrip()
 
 
 def stop(layout: Layout, last: int) -> str:
@@ -89,11 +89,8 @@ def stop(layout: Layout, last: int) -> str:
         return ""
     good = last_good(last, layout)
     model = f"the last good model is that of iteration {good}" if good else "no iteration is good, the base is"
-    fired = (
-        [one["guard"] for one in read_json(layout.guards(last)) if one["fired"]]
-        if layout.guards(last).is_file()
-        else []
-    )
+    seen = read_json(layout.guards(last)) if layout.guards(last).is_file() else []
+    fired = [one["guard"] for one in seen if one["fired"]]
     return f"But a guard stopped iteration {last} ({', '.join(fired)}): {model}."
 
 
@@ -137,7 +134,7 @@ def _certainty(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     p, clear = _p(after), _clear(before, after)
     if p is None:
         return "" if clear else " (the intervals overlap)"
-    return f" (p {p_value(p)})" if clear else f" (no clear difference: p {p_value(p)})"
+    return f" ({p_words(p)})" if clear else f" (no clear difference: {p_words(p)})"
 
 
 def _p(after: Mapping[str, Any]) -> float | None:
@@ -146,9 +143,14 @@ def _p(after: Mapping[str, Any]) -> float | None:
     return found
 
 
-def p_value(p: float) -> str:
-    """`= 0.012`, or `< 0.001`."""
-    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
+def p_cell(p: float | None) -> str:
+    """`0.012`, `< 0.001`, or `-` where there is none."""
+    return "-" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def p_words(p: float) -> str:
+    """`p = 0.012`, or `p < 0.001`."""
+    return f"p {'' if p < 0.001 else '= '}{p_cell(p)}"
 
 
 def _complete(interval: dict[str, Any]) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 from csr_core.config import DataSettings
 from csr_core.layout import Layout
-from csr_core.records import PREFERENCES, read_table
+from csr_core.records import PREFERENCES, read_table, write_text
 from csr_core.report import story
 from csr_core.report.answers import compared_answers
 from csr_core.report.compare import compare_runs, differing, last_good_model
@@ -41,11 +41,7 @@ def write_report(
     Raises:
         InputError: the run, or one to compare with, has no metrics.
     """
-    page = render_report(layout, iterations, others or {}, trees)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    beside = out.with_name(f".{out.name}.tmp")
-    beside.write_text(page, "utf-8")
-    beside.replace(out)
+    write_text(out, render_report(layout, iterations, others or {}, trees))
 
 
 def render_report(layout: Layout, iterations: int | None, others: Mapping[str, Layout], limit: int) -> str:

@@ -16,7 +16,7 @@ from csr_core.layout import Layout
 from csr_core.params import flatten, load_settings
 from csr_core.prompts import MINIATURE
 from csr_core.records import read_json
-from csr_core.report.figures import ALPHA, COLUMNS, cell, conclusion, heading, p_value, scale
+from csr_core.report.figures import ALPHA, COLUMNS, cell, conclusion, heading, p_cell, scale
 from csr_core.report.sample import find_path
 from csr_core.stages.guard import stopped
 from csr_core.stages.plan import STAGES
@@ -60,7 +60,7 @@ def _line(runs: Sequence[Metrics], split: str, name: str) -> Line:
         heading(name, factor),
         [cell(entry, factor, decimals) for entry in entries],
         change,
-        "-" if p is None or is_descriptive(name) else p_value(p).removeprefix("= "),
+        p_cell(None if is_descriptive(name) else p),
         verdict(name, versus.get("difference"), p),
     )
 
@@ -104,7 +104,7 @@ def sentences(runs: Sequence[Metrics]) -> list[tuple[str, str]]:
             claimed = [line for line in main if line.verdict]
             parts = [
                 f"{line.heading} {line.values[0].split()[0]} -> {line.values[-1].split()[0]} "
-                f"({line.verdict}, p {line.p if line.p.startswith('<') else '= ' + line.p})"
+                f"({line.verdict}, p {'' if line.p.startswith('<') else '= '}{line.p})"
                 for line in claimed
             ]
             told = "; ".join(parts) + "." if parts else ""
