@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 from csr_core.config import Settings
 from csr_core.layout import Layout
+from csr_core.stages import STAGES
 from csr_core.stages.guard import stopped
 from csr_core.stages.plan import plan
 from csr_core.stages.runner import StageResult, run_stage
 
-ITERATION = ("prepare", "generate", "score", "pair", "finetune", "evaluate", "guard")
+ITERATION = STAGES
 BASE = ("prepare", "evaluate")
 FROM_PAIRS = ITERATION[ITERATION.index("pair") :]  # of an iteration whose pairs are imported
 

@@ -14,7 +14,8 @@ from csr_core.digests import Digests, digest_value
 from csr_core.errors import CsrError
 from csr_core.params import load_settings
 from csr_core.records import read_json, write_json
-from csr_core.stages.plan import STAGES, WITHOUT_INFLUENCE
+from csr_core.stages import STAGES
+from csr_core.stages.plan import WITHOUT_INFLUENCE
 from tasks.run import Run
 
 if TYPE_CHECKING:

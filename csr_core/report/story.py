@@ -18,8 +18,8 @@ from csr_core.prompts import MINIATURE
 from csr_core.records import read_json
 from csr_core.report.figures import ALPHA, COLUMNS, cell, conclusion, heading, p_cell, scale
 from csr_core.report.sample import find_path
+from csr_core.stages import STAGES
 from csr_core.stages.guard import stopped
-from csr_core.stages.plan import STAGES
 
 CARDS = ("chair_i", "recall", "pope_accuracy", "accuracy", "words")  # the first four that were measured head the page
 

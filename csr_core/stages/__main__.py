@@ -19,10 +19,11 @@ from csr_core.errors import CsrError, OutOfMemoryError
 from csr_core.layout import Layout
 from csr_core.left_out import reasons
 from csr_core.params import load_settings
+from csr_core.stages import STAGES
 from csr_core.stages.gpus import gpu_slot
 from csr_core.stages.launch import process_count
 from csr_core.stages.memory import halved_before, memory_errors, note_halved
-from csr_core.stages.plan import STAGES, plan
+from csr_core.stages.plan import plan
 from csr_core.stages.runner import StageResult, run_shard, run_stage
 from csr_core.stages.shards import share_cores
 

@@ -19,8 +19,8 @@ from typing import Any
 from csr_core.layout import Layout
 from csr_core.progress_line import clock
 from csr_core.records import read_json, write_json
+from csr_core.stages import STAGES
 
-ORDER = ("prepare", "generate", "score", "pair", "finetune", "evaluate", "guard")
 COLUMNS = ("iteration", "stage", "seconds", "items", "unit", "peak_mib", "gpu_mib", "workers", "resumed", "cached")
 
 
@@ -38,13 +38,13 @@ def stage_costs(layout: Layout) -> list[dict[str, Any]]:
     found = []
     for label in labels:
         name, _, iteration = label.partition("@")
-        if name in ORDER and iteration.isdecimal():
+        if name in STAGES and iteration.isdecimal():
             made = _read(_file(layout, label))
             if made is None and label in stamps:  # of a run that noted no more than this
                 stamp = _read(stamps[label]) or {}
                 made = _row(label, stamp.get("seconds"), stamp.get("summary", {}))
             found += [{**dict.fromkeys(COLUMNS), **made}] if made else []
-    return sorted(found, key=lambda row: (row["iteration"], ORDER.index(row["stage"])))
+    return sorted(found, key=lambda row: (row["iteration"], STAGES.index(row["stage"])))
 
 
 def times_text(costs: list[dict[str, Any]]) -> str:
@@ -53,7 +53,7 @@ def times_text(costs: list[dict[str, Any]]) -> str:
     idle = len(costs) - len(made)
     if not made:
         return f"all {idle} stages were up to date"
-    each = {name: sum(row["seconds"] for row in made if row["stage"] == name) for name in ORDER}
+    each = {name: sum(row["seconds"] for row in made if row["stage"] == name) for name in STAGES}
     told = ", ".join(f"{name} {clock(seconds)}" for name, seconds in each.items() if seconds)
     return f"took {clock(sum(each.values()))}: {told}" + (f"; {idle} of {len(costs)} stages up to date" if idle else "")
 

@@ -14,11 +14,9 @@ from csr_core.config import Settings
 from csr_core.errors import SettingsError
 from csr_core.layout import Layout
 from csr_core.records import read_json, write_json
-from csr_core.stages import shard_work
+from csr_core.stages import STAGES, shard_work
 from csr_core.stages.guard import last_good, main_split, stopped
 from csr_core.stages.shards import Shards
-
-STAGES = ("prepare", "generate", "score", "pair", "finetune", "evaluate", "guard")
 
 # Raised when a stage's code changes its results: old outputs are then made again.
 VERSIONS = {"prepare": 2, "generate": 4, "score": 4, "pair": 2, "finetune": 3, "evaluate": 3, "guard": 1}

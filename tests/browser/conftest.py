@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -49,15 +48,6 @@ class Site:
     folder: Path
     prefect: str
     mlflow: str
-
-
-@pytest.fixture(scope="session")
-def chromium() -> str:
-    """The browser's program."""
-    path = shutil.which("chromium") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("no browser here: `apt-get install chromium` on Debian")
-    return path
 
 
 @pytest.fixture(scope="session")

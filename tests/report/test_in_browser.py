@@ -4,7 +4,6 @@ The bounds of time are the promise made to readers (first paint within a second,
 several times what is measured.
 """
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -25,14 +24,6 @@ from tests.browser.opened import (
 from tests.report.made_up import write_iteration, write_metrics, write_pictures
 
 PROMPTS = 12_000
-
-
-@pytest.fixture(scope="module")
-def chromium() -> str:
-    path = shutil.which("chromium") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("no browser here: `apt-get install chromium` on Debian")
-    return path
 
 
 @pytest.fixture(scope="module")

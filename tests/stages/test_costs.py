@@ -15,7 +15,7 @@ from csr_core.layout import Layout
 from csr_core.loop import iterate
 from csr_core.params import load_settings, preset_values, render_params
 from csr_core.records import write_json
-from csr_core.stages import costs
+from csr_core.stages import STAGES
 from csr_core.stages.__main__ import main
 from csr_core.stages.costs import COLUMNS, stage_costs, times_text
 from csr_core.stages.plan import StageCall
@@ -68,7 +68,7 @@ def test_the_costs_of_a_whole_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert [(row["stage"], row["iteration"]) for row in found] == [
         ("prepare", 0),
         ("evaluate", 0),
-        *((name, 1) for name in costs.ORDER),
+        *((name, 1) for name in STAGES),
     ]
     assert all(tuple(row) == COLUMNS for row in found)
     by = {(row["stage"], row["iteration"]): row for row in found}
