@@ -20,8 +20,8 @@ from csr_core.report import conclusion, plot_answers, plot_metrics
 from csr_core.stages.guard import stopped
 from csr_core.stages.models import policy_files
 from tasks import figures
-from tasks.registry import Checkpoint, best_iteration, model_name, register
-from tasks.store import log_inputs, log_metrics, without_password
+from tasks.registry import Checkpoint, best_iteration, model_name, register, set_alias
+from tasks.store import again_if_beaten, log_metrics, without_password
 
 if TYPE_CHECKING:
     from tasks.tracking import Child, Track
@@ -60,7 +60,7 @@ def record_preferences(track: Track, child: Child, made: dict[str, Any], revisio
     summary = read_json(folder / "summary.json")
     track.datasets[k] = _dataset(track, k, summary, made["outputs"][str(folder)], revision)
     for run_id in (track.run_id, track.iteration_run(k)):
-        log_inputs(client, run_id, [track.datasets[k]])
+        again_if_beaten(partial(client.log_inputs, run_id, [track.datasets[k]]))
     numbers = {
         "pairs": summary["pairs"],
         "left_out": len(summary["left_out"]),
@@ -113,14 +113,14 @@ def record_training(track: Track, child: Child, made: dict[str, Any], revision: 
     final = read_json(folder / "summary.json")["final"]
     _by_iteration(track, k, {f"training/{name.removeprefix('rewards/')}": value for name, value in final.items()})
     if k in track.datasets:
-        log_inputs(client, child.run_id, [track.datasets[k]])
+        again_if_beaten(partial(client.log_inputs, child.run_id, [track.datasets[k]]))
     settings = track.settings
     kind = "lora" if settings.finetune.carry == "adapter" else "merged"
     checkpoint = Checkpoint(track.relative(folder), made["outputs"][str(folder)], kind, k, revision)
     name = model_name(settings.tracking.experiment)
     version = track.versions[k] = register(track.store, name, checkpoint, child.run_id)
     # MLflow keeps "latest" to itself: the version with the highest number, whichever run looked at it last.
-    client.set_registered_model_alias(name, "last", version.number)
+    set_alias(track.store, name, "last", version.number)
     if version.new and kind == "lora" and _bytes(folder) < SMALL:
         client.log_artifacts(child.run_id, str(folder), "adapter")
         client.set_model_version_tag(name, version.number, "adapter", f"runs:/{child.run_id}/adapter")
@@ -155,7 +155,7 @@ def record_metrics(track: Track, child: Child) -> None:
     best_iteration(track.measured, split, settings.evaluate.best_by, lambda k: True)
     if k == 0:
         track.versions[0] = register(track.store, name, _base(track), child.run_id)
-        client.set_registered_model_alias(name, "base", track.versions[0].number)
+        set_alias(track.store, name, "base", track.versions[0].number)
     version = track.versions.get(k)
     values = dict(_flat(measured))
     _by_iteration(track, k, values, version.model_id if version else None)
@@ -200,7 +200,7 @@ def name_best(track: Track) -> None:
         lambda k: layout.verdict(k).is_file() and not stopped(k, layout),
     )
     if best in track.versions:
-        track.store.client.set_registered_model_alias(name, "best", track.versions[best].number)
+        set_alias(track.store, name, "best", track.versions[best].number)
         track.store.client.set_tag(track.run_id, "best_iteration", str(best))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from csr_core.errors import SettingsError
-from tasks.store import Store
+from tasks.store import Store, again_if_beaten
 
 LOWER_IS_BETTER = ("chair_", "repeats")
 
@@ -83,6 +83,11 @@ def _make(store: Store, name: str, checkpoint: Checkpoint, run_id: str) -> Versi
         tags={**facts, "kind": checkpoint.kind},
     )
     return Version(str(made.version), logged.model_id, new=True)
+
+
+def set_alias(store: Store, name: str, alias: str, version: str) -> None:
+    """Let `alias` of the registered model `name` point to `version`, even if another run sets it this very moment."""
+    again_if_beaten(lambda: store.client.set_registered_model_alias(name, alias, version))
 
 
 def best_iteration(figures: Mapping[int, Figures], split: str, name: str, passes: Callable[[int], bool]) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,14 +136,14 @@ def without_password(uri: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-def log_inputs(client: Any, run_id: str, inputs: list[Any]) -> None:
-    """Add datasets to a run. Of two runs that record the same one at once each may try to insert it first: the one that
-    comes too late finds it there when it tries again."""
+def again_if_beaten(write: Callable[[], object]) -> None:
+    """Call `write`, twice more where it fails. Of two runs that first write the same row (a dataset, an alias) at once
+    MLflow refuses the one that comes too late, which finds the row there when it tries again."""
     from mlflow.exceptions import MlflowException
 
     for attempt in range(3):
         try:
-            client.log_inputs(run_id, inputs)
+            write()
             return
         except MlflowException:
             if attempt == 2:

@@ -1,12 +1,14 @@
 """Each content is registered once; which iteration is the best."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
 from csr_core.errors import SettingsError
-from tasks.registry import best_iteration, model_name
+from tasks.registry import best_iteration, model_name, set_alias
 from tasks.run import Run
 from tasks.tracking import tracked
 from tests.tracking.conftest import client_of
@@ -30,6 +32,23 @@ def test_a_second_run_with_the_same_checkpoints_registers_none(new_run: Callable
     assert [v.tags["iteration"] for v in versions] == ["1", "0"]
     assert len(list((tmp_path / "mlruns").rglob("*.safetensors"))) == 1
     assert client.get_model_version_by_alias("csr", "last").tags["iteration"] == "1"
+
+
+def test_runs_that_set_an_alias_at_once_all_do(new_run: Callable[..., Run]) -> None:
+    runs, rounds = 6, 15
+    together = Barrier(runs)
+    with tracked(new_run()) as track:
+        record(track, 0)
+
+        def set_it(alias: str) -> None:
+            together.wait()  # MLflow looks whether the alias is there before any of the others has written it
+            set_alias(track.store, "csr", alias, track.versions[0].number)
+
+        with ThreadPoolExecutor(runs) as pool:
+            for alias in (f"alias-{i}" for i in range(rounds)):
+                assert list(pool.map(set_it, [alias] * runs)) == [None] * runs
+        client = track.store.client
+        assert {str(client.get_model_version_by_alias("csr", f"alias-{i}").version) for i in range(rounds)} == {"1"}
 
 
 def test_a_guard_keeps_an_iteration_from_being_the_best(new_run: Callable[..., Run], tmp_path: Path) -> None:
