@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, TimeoutError, expect
 
 from csr_core.layout import Layout
 from csr_core.records import PREFERENCES, read_json, read_table
@@ -91,6 +91,16 @@ def compare(page: Page, *names: str) -> None:
     expect(page.get_by_text(f"Comparing {len(names)} Runs from 1 Experiment")).to_be_visible()
 
 
+def open_metric(page: Page, name: str) -> None:
+    """Follow a metric's name in the comparison to its chart."""
+    for _ in range(10):  # the table draws itself anew as figures come in, and a click on what was there is lost
+        with contextlib.suppress(AssertionError, TimeoutError):
+            page.get_by_role("link", name=name, exact=True).click(timeout=20_000)
+            expect(page).to_have_url(re.compile("/metric"), timeout=6_000)
+            return
+    raise AssertionError(f"the chart of {name} did not open: {page.url}")
+
+
 def compared(page: Page, metric: str) -> list[str]:
     """What the table of the comparison has beside the name of a metric."""
     name = page.get_by_text(metric, exact=True)
@@ -138,14 +148,14 @@ def test_mlflow_draws_the_training_of_two_iterations_in_one_chart(page: Page, si
         unfold(page, f"iteration {k}")
         expect(row_of(page, f"finetune@{k}")).to_be_visible()
     compare(page, "finetune@1", "finetune@2")
-    page.get_by_role("link", name="loss", exact=True).click()
+    open_metric(page, "loss")
     logs = [(Layout(site.folder).model(k) / "training.jsonl").read_text("utf-8").splitlines() for k in (1, 2)]
     steps = [sum("loss" in json.loads(row) for row in log) for log in logs]
     assert min(steps) > 1
     for _ in range(5):  # on a busy machine the page was seen to draw one curve and never ask again
         with contextlib.suppress(AssertionError):
             curves(page, *steps, seconds=20)
-            break
+            return
         page.reload()
     curves(page, *steps)
     shoot("mlflow-training")

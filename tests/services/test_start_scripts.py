@@ -71,8 +71,7 @@ class Servers:
             yield log.name
         finally:
             family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-            process.terminate()
-            process.wait(120)  # a busy machine takes its time
+            stop(process)
             assert psutil.wait_procs(family, timeout=20)[1] == [], "children outlive the server"
 
     def run(self, command: Sequence[str], changes: Mapping[str, str] | None = None) -> str:
@@ -81,6 +80,16 @@ class Servers:
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """As `docker stop` does with compose.yaml's grace: Prefect's worker was seen to lose a signal while it connects."""
+    process.terminate()
+    try:
+        process.wait(60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
