@@ -1,4 +1,4 @@
-"""Helpers of a run that are to live on after Ctrl-C, which a terminal sends to every process, until the run ends."""
+"""Ctrl-C is sent to every process of a terminal: what becomes of those that help a run."""
 
 from __future__ import annotations
 
@@ -15,3 +15,8 @@ def deaf_to_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def end_without_a_word() -> None:
+    """Let SIGINT end this process as the system does, not with a traceback of whatever it was waiting for."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

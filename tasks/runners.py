@@ -11,6 +11,7 @@ from typing import Any
 
 from csr_core.config import RunSettings
 from csr_core.errors import SettingsError
+from tasks.interrupts import end_without_a_word
 
 _runner: ContextVar[Any] = ContextVar("runner")
 
@@ -58,7 +59,7 @@ def _make(settings: RunSettings) -> Any:
     if settings.task_runner == "processes":
         from prefect.task_runners import ProcessPoolTaskRunner
 
-        return ProcessPoolTaskRunner(max_workers=settings.workers)
+        return ProcessPoolTaskRunner(max_workers=settings.workers, initializer=end_without_a_word)
     if not settings.ray_address:
         # A cluster of this machine alone: on loopback, and without reports on its use.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
