@@ -29,6 +29,7 @@ def show_report(runs: list[Path], out: Path | None, iterations: int | None, tree
     """Print the table of the first of `runs`, and write its page, in which the others stand beside it."""
     from csr_core.layout import Layout
     from csr_core.report import load_metrics, metrics_table, write_report
+    from csr_core.report.story import mixed
 
     layout = Layout(runs[0])
     out = out or layout.report
@@ -36,6 +37,8 @@ def show_report(runs: list[Path], out: Path | None, iterations: int | None, tree
     for other in others.values():
         load_metrics(other)  # a wrong folder is told before anything else
     print(metrics_table(layout, iterations))
+    if told := mixed(layout, len(load_metrics(layout, iterations)) - 1):
+        print(told, file=sys.stderr)
     for name, other in others.items():
         print(f"\n{name}:\n{metrics_table(other)}")
     write_report(layout, out, iterations, others, trees)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -171,10 +172,9 @@ def settings_in_force(layout: Layout, last: int) -> tuple[dict[str, Any], str]:
     found: dict[str, Any] = {}
     for k, stage, stamp in stamps(layout, last):
         for name, value in flatten(stamp.get("settings", {})).items():
-            if stage == "prepare" and k > 0 and name != "seed":
-                found[f"data.{name}"] = value
-            elif name == "seed" or name.split(".")[0] in Settings.model_fields:
-                found[name] = value
+            full = _full_name(stage, k, name)
+            if full.split(".")[0] in Settings.model_fields:
+                found[full] = value
     found.pop("data.iteration", None)
     if found:
         return found, "as the stages noted them when they ran"
@@ -182,6 +182,38 @@ def settings_in_force(layout: Layout, last: int) -> tuple[dict[str, Any], str]:
         return flatten(load_settings(layout.root / "params.yaml")), "of params.yaml as it is now"
     except SettingsError:
         return {}, "not known: neither the stages' notes (.csr/) nor params.yaml are here"
+
+
+def _full_name(stage: str, k: int, name: str) -> str:
+    """section.key of what a stage noted: of an iteration's `prepare` these are the keys of `data`."""
+    return f"data.{name}" if stage == "prepare" and k > 0 and name != "seed" else name
+
+
+def mixed(layout: Layout, last: int) -> str:
+    """That not all is of one run, where stages of one kind noted different settings; else nothing.
+
+    So it is after a shorter run over the files of a longer one: the later iterations are the older ones.
+    """
+    noted: dict[tuple[str, str], dict[int, Any]] = {}
+    for k, stage, stamp in stamps(layout, last):
+        for name, value in flatten(stamp.get("settings", {})).items():
+            if name != "iteration":
+                noted.setdefault((stage, _full_name(stage, k, name)), {})[k] = value
+    changes = {
+        (after, name)
+        for (_, name), values in noted.items()
+        for before, after in pairwise(sorted(values))
+        if values[before] != values[after]
+    }
+    if not changes:
+        return ""
+    first = min(k for k, _ in changes)
+    names = ", ".join(sorted({name for k, name in changes if k == first}))
+    shorter = f"`csr report --iterations {first - 1}` leaves them out, " if first > 1 else ""
+    return (
+        f"Not all of this is of one run: the files of iteration {first} and later were made with another {names}. "
+        f"{shorter}`csr run` with the settings wanted makes them anew"
+    )
 
 
 def split_words(settings: Mapping[str, Any]) -> dict[str, str]:

@@ -13,6 +13,7 @@ from csr_core.report.story import (
     cards,
     elsewhere,
     lines,
+    mixed,
     reward_words,
     sentences,
     settings_in_force,
@@ -102,6 +103,22 @@ def test_settings_are_those_the_stages_ran_with(layout: Layout) -> None:
     found, origin = settings_in_force(layout, 2)
     assert found == {"reward.image_weight": 0.5, "seed": 3, "data.prompts": "mine.json"}
     assert "noted" in origin
+
+
+def test_iterations_of_two_runs_are_told_apart(layout: Layout, tmp_path: Path) -> None:
+    weights = {1: 0.5, 2: 0.9}  # a run of one iteration over the files of one of two
+    for k, weight in weights.items():
+        stamp = {"key": "", "outputs": {}, "summary": {}, "seconds": 1.0}
+        reward = {"reward": {"image_weight": weight}, "seed": 3}
+        write_json(layout.state / "stamps" / f"score@{k}.json", stamp | {"settings": reward})
+        data = {"prompts": "mine.json", "iteration": k}
+        write_json(layout.state / "stamps" / f"prepare@{k}.json", stamp | {"settings": data})
+    told = mixed(layout, 2)
+    assert "iteration 2 and later were made with another reward.image_weight" in told
+    assert "`csr report --iterations 1` leaves them out" in told
+    write_report(layout, tmp_path / "r.html")
+    assert told in (tmp_path / "r.html").read_text("utf-8")
+    assert mixed(layout, 1) == ""
 
 
 def test_splits_are_found_in_the_run_or_where_they_are_named(layout: Layout, tmp_path: Path) -> None:
