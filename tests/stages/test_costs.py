@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,7 @@ def test_a_record_that_cannot_be_written_ends_nothing(tmp_path: Path) -> None:
     assert run_stage(call, Layout(tmp_path)).cached
 
 
+@pytest.mark.skipif(find_spec("dvc") is None, reason="DVC is not installed: an environment of the method alone")
 def test_dvc_does_not_see_the_costs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`dvc status` stays clean when a stage that is up to date is asked for again, which changes its record."""
     monkeypatch.chdir(tmp_path)

@@ -13,6 +13,7 @@ import psutil
 import pytest
 import torch
 import torch.distributed as dist
+import transformers
 from safetensors.torch import load_file
 
 from csr_core.checks import refuse_missing_gpus
@@ -154,6 +155,10 @@ def _saving_each_step(out: Path, *arguments: Any) -> None:
     finetune(*arguments, out)
 
 
+@pytest.mark.skipif(
+    transformers.__version__.startswith("5.17."),
+    reason="transformers 5.17 puts ranks without a GPU on cpu:0, where torch can load no optimizer to go on with",
+)
 def test_a_killed_process_ends_the_others_and_the_next_run_goes_on(
     preferences: Path, first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
