@@ -10,7 +10,7 @@ OF_A_PICTURE = re.compile(r"^.+?(?= (?:is missing|is not a picture|cannot be rea
 
 
 def reasons(left_out: Sequence[Mapping[str, str]], where: str = "", most: int = 10) -> list[str]:
-    """A line a reason, the commonest first: one item by its name, of several their number and the first names.
+    """A line a reason, the commonest first: how many items it holds for, and the names of the first.
 
     where: said behind "and more", of which the other reasons can be read.
     """
@@ -26,7 +26,7 @@ def _line(group: Sequence[tuple[str, str]]) -> str:
     ids, reason = [name for name, _ in group], group[0][1]
     some = f"{', '.join(ids[:3])}{', ...' if len(ids) > 3 else ''}"
     if len(ids) == 1:
-        return f"{some}: {reason}"
+        return f"1: {reason} ({some})"
     if len({text for _, text in group}) > 1:
         return f"{len(ids)} such as {ids[0]}: {reason}"
     return f"{len(ids)}: {reason} ({some})"

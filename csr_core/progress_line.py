@@ -17,6 +17,7 @@ SETUP_SECONDS = 4.0  # after which a log is told what a start takes so long with
 DRAW_SECONDS = 0.25
 QUIET_SECONDS = 0.5  # what takes less draws no bar
 WINDOW_SECONDS = 60.0  # that the rate is a mean of
+TRUST_SECONDS = 2.0  # before which a rate says nothing of the time left: first batches are slow
 BAR = 12  # characters
 
 
@@ -108,7 +109,9 @@ class Display:
         if counted := bool(state.total and (state.done or not state.doing)):
             words.append(f"{state.done:,}/{state.total:,} {state.unit}")
             if state.done < state.total and (rate := self._rate(state)):
-                words += [pace(rate), f"{clock((state.total - state.done) / rate)} left"]
+                words.append(pace(rate))
+                if time.monotonic() - self._seen[0][0] >= TRUST_SECONDS:
+                    words.append(f"{clock((state.total - state.done) / rate)} left")
         if state.doing:
             if state.doing != self._doing[0]:
                 self._doing = (state.doing, time.monotonic() if self._doing[0] else self._begun)
@@ -158,10 +161,17 @@ class Display:
             if self._terminal:
                 if now - self._begun >= QUIET_SECONDS:
                     self._drawn = True
-                    self._put(f"\r{self.line(state, bar=True)[: shutil.get_terminal_size().columns - 1]}\x1b[K")
+                    self._put(f"\r{self._fitting(state, shutil.get_terminal_size().columns - 1)}\x1b[K")
             elif now - told >= (LOG_SECONDS if state.done or told > self._begun else SETUP_SECONDS):
                 told = now
                 self._put(self.line(state) + "\n")
+
+    def _fitting(self, state: State, columns: int) -> str:
+        """The line with its bar; in a narrow terminal the words count more."""
+        line = self.line(state, bar=True)
+        if len(line) > columns and state.total:
+            line = line.replace(f"{self._bar(state)}  ", "", 1)
+        return line[:columns]
 
     def _see(self, now: float, state: State) -> None:
         """Remember how much was done when; what was before the first item, such as loading, is no part of the rate."""

@@ -93,10 +93,16 @@ def test_a_line_has_what_one_wants_to_know(monkeypatch: pytest.MonkeyPatch) -> N
     for done in (0, 20, 40):  # 20 each second
         state.done = done
         display._see(now, display.state())
+        if done == 20:
+            assert display.line() == "generate 1/3: 120/500 prompts, 20.0/s", "too early to tell the time left"
         now += 1.0
     now -= 1.0
     state.figures = {"log-likelihood {value:.2f}": (-3.1, 10)}
     assert display.line() == "generate 1/3: 140/500 prompts, 20.0/s, 0:18 left, log-likelihood -0.31"
+    assert display._fitting(display.state(), 90).startswith("generate 1/3  ▇▇▇░░░░░░░░░  140/500")
+    assert display._fitting(display.state(), 75).startswith("generate 1/3  140/500 prompts  20.0/s"), (
+        "no room for a bar"
+    )
     state.doing = "loading the model"
     assert "loading the model" in display.line(bar=True)
     assert "140/500" in display.line(bar=True)
@@ -234,6 +240,7 @@ def test_a_log_is_told_now_and_then(
 ) -> None:
     monkeypatch.setattr("csr_core.progress_line.LOG_SECONDS", 0.5)
     monkeypatch.setattr("csr_core.progress_line.SETUP_SECONDS", 0.3)
+    monkeypatch.setattr("csr_core.progress_line.TRUST_SECONDS", 0.2)
     with shown("score 1/3", tmp_path / "progress"):
         with doing("loading the relevance model"):
             time.sleep(1.0)

@@ -134,18 +134,20 @@ def guards(layout: Layout, last: int) -> list[dict[str, Any]]:
 
 
 def pairs(layout: Layout, last: int) -> list[dict[str, Any]]:
-    """Of each iteration: how many pairs of how many prompts, why others gave none, what they are like."""
+    """Of each iteration: how many pairs of how many prompts, why others gave none, what they are like, which served."""
     found = []
     for k in range(1, last + 1):
         file = layout.preferences(k) / "summary.json"
         if file.is_file():
             summary = read_json(file)
             diversity = summary.get("diversity", {})
+            trained = layout.model(k) / "summary.json"
             found.append(
                 {
                     "iteration": k,
                     "prompts": summary["prompts"],
                     "pairs": summary["pairs"],
+                    "trained": read_json(trained) if trained.is_file() else None,
                     "left_out": dict(sorted(summary["left_out_by_reason"].items(), key=lambda item: -item[1])),
                     "words": diversity.get("words"),
                     "sentences": diversity.get("sentences"),

@@ -207,7 +207,7 @@ def _account(rows: Sequence[Row], settings: Mapping[str, Any]) -> Row:
         "threshold_sum": settings.get("pair.threshold", 0.0) * max(earned),
         "centred_sum": fmean(earned),
     }
-    return {"bar": _short(bars[rule])} if rule in bars else {}
+    return {"bar": float(f"{bars[rule]:.6g}")} if rule in bars else {}
 
 
 def _mark_repeats(nodes: Sequence[list[Any]]) -> None:

@@ -18,8 +18,9 @@ const sum = (tree, side) => {
   if (tree.bar === undefined) return null;
   const earned = tree[side].map((place) => get(tree.nodes[place], "reward")).filter((reward) => reward !== null);
   const total = earned.reduce((one, other) => one + other, 0);
-  const less = tree.bar ? ` \u2212 ${earned.length} \u00d7 ${shown(tree.bar)}` : "";
-  return make("span", { class: "small sum", text: `rewards ${shown(total)}${less} = ${shown(total - earned.length * tree.bar)}` });
+  const digits = Math.abs(total) >= 10 ? 1 : 3;  // one more of the bar, which is taken off several times
+  const less = tree.bar ? ` \u2212 ${earned.length} \u00d7 ${tree.bar.toFixed(digits + 1)}` : "";
+  return make("span", { class: "small sum", text: `rewards ${total.toFixed(digits)}${less} = ${(total - earned.length * tree.bar).toFixed(digits)}` });
 };
 const visible = (place) => {
   const { tree } = state;
