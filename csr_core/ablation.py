@@ -23,6 +23,7 @@ from csr_core.params import load_settings
 from csr_core.progress import Progress
 from csr_core.records import write_json
 from csr_core.report import load_metrics, plot_metrics
+from csr_core.reward.verdict import refuse_unfit
 from csr_core.tables import seeds_markdown
 
 _PARTS = {
@@ -70,7 +71,7 @@ def ablate(
         )
     todo = [(name, seed) for seed in range(seeds) for name in names]
     for name, seed in todo:
-        load_settings(params, _overrides(name, seed, overrides))
+        refuse_unfit(load_settings(params, _overrides(name, seed, overrides)))
     failed = []
     threads = max(1, (os.cpu_count() or 1) // jobs)
     with ThreadPoolExecutor(jobs) as pool, Progress("ablate", len(todo), "runs") as bar:

@@ -100,7 +100,7 @@ def check(settings: Settings, trial: bool = True) -> Iterator[Finding]:
     from csr_core.picture_checks import pictures
     from csr_core.policy.loading import resolve_device
     from csr_core.policy.quantization import refuse_unusable
-    from csr_core.reward.verdict import tried
+    from csr_core.reward.verdict import tried, unfit
 
     problems = missing_files(settings)
     yield from (Finding(False, "files", problem) for problem in problems)
@@ -122,8 +122,9 @@ def check(settings: Settings, trial: bool = True) -> Iterator[Finding]:
         yield Finding(False, "settings", str(error))
     loadable = [*_policy(settings, folder, found), *_reward_model(settings)]
     yield from loadable
-    if trial and any(finding.ok and finding.what == "reward model" for finding in loadable):
-        yield Finding(*tried(settings, Layout().state))
+    loads = any(finding.ok and finding.what == "reward model" for finding in loadable)
+    if unfit(settings) or (trial and loads):  # the first is known without a trial
+        yield tried(settings, Layout().state)
     yield from _memory(settings, found)
     if found is not None:
         yield _disk(settings, found, fetched=folder is not None)

@@ -42,8 +42,8 @@ def tracked(run: Run) -> Iterator[Track]:
     settings = run.settings
     store = open_store(settings.tracking, run.folder)
     here = (run.folder / run.layout.root).resolve() == run.folder.resolve()
-    place = "" if here else f" in {run.layout.root}"
-    track = Track(run, store, _start(store, f"csr {settings.preset} seed {settings.seed}{place}", run))
+    place = "" if here else f"{run.layout.root}: "  # first: the list of runs cuts long names off
+    track = Track(run, store, _start(store, f"{place}csr {settings.preset} seed {settings.seed}", run))
     status = "FINISHED"
     with watched(store.uri, store.experiment_id, track.run_id):
         try:

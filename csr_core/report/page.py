@@ -61,7 +61,7 @@ def render_report(layout: Layout, iterations: int | None, others: Mapping[str, L
         "title": _title(settings, last),
         "conclusion": conclusion(runs),
         "stop": stop(layout, last),
-        "warnings": [told for told in (story.elsewhere(settings), story.mixed(layout, last)) if told],
+        "warnings": story.warnings(layout, last, settings),
         "sentences": story.sentences(runs),
         "cards": story.cards(runs) if last else [],
         "models": ["base", *(f"iteration {k}" for k in range(1, last + 1))],

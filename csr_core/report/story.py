@@ -191,6 +191,11 @@ def _full_name(stage: str, k: int, name: str) -> str:
     return f"data.{name}" if stage == "prepare" and k > 0 and name != "seed" else name
 
 
+def untried(layout: Layout, last: int) -> str:
+    """That a setting let the reward model through without its trial, as the stage `score` noted; else nothing."""
+    return next((stamp["untried"] for _, _, stamp in stamps(layout, last) if "untried" in stamp), "")
+
+
 def mixed(layout: Layout, last: int) -> str:
     """That not all is of one run, where stages of one kind noted different settings; else nothing.
 
@@ -236,6 +241,11 @@ def elsewhere(settings: Mapping[str, Any]) -> str:
     """That the figures are of other pictures than the user's own, where that is so."""
     told = measured_elsewhere(str(settings.get("data.prompts", MINIATURE)), _named_folders(settings).values())
     return told[:1].upper() + told[1:]
+
+
+def warnings(layout: Layout, last: int, settings: Mapping[str, Any]) -> list[str]:
+    """What has to be known before any figure is read."""
+    return [told for told in (elsewhere(settings), untried(layout, last), mixed(layout, last)) if told]
 
 
 def reward_words(settings: Mapping[str, Any]) -> list[str]:

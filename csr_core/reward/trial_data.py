@@ -98,14 +98,17 @@ def annotated_data(instances: Path, images: Path | None, count: int, max_pixels:
     )
 
 
-def instances_of(settings: Settings) -> tuple[Path, Path | None] | None:
-    """(annotations, folder of their pictures) that the settings lead to; None where there are none."""
+def instances_of(settings: Settings, splits: bool = True) -> tuple[Path, Path | None] | None:
+    """(annotations, folder of their pictures) that the settings lead to; None where there are none.
+
+    `splits`: look also where the held-out pictures are, after those of the prompts.
+    """
     data = settings.data
     prompts = Path(data.prompts)
     folders = [Path(data.images)] if data.images else []
     folders += [prompts if prompts.is_dir() else prompts.parent] if prompts.exists() else []
-    splits = [split.folder for split in settings.evaluate.splits.values()]
-    folders += [Path(folder) for folder in splits if not folder.startswith(f"{MINIATURE}:")]
+    held_out = [split.folder for split in settings.evaluate.splits.values()] if splits else []
+    folders += [Path(folder) for folder in held_out if not folder.startswith(f"{MINIATURE}:")]
     for folder in folders:
         for file in (folder / "instances.json", folder.parent / "instances.json"):
             if file.is_file():

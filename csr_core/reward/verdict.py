@@ -9,6 +9,7 @@ from pathlib import Path
 from csr_core.config import Settings
 from csr_core.digests import Digests, digest_value
 from csr_core.errors import CsrError, SettingsError
+from csr_core.finding import Finding
 from csr_core.prompts import MINIATURE
 from csr_core.records import read_json, write_json
 from csr_core.reward.claims import wordings
@@ -17,19 +18,59 @@ from csr_core.reward.trial_data import NO_ANNOTATIONS, SHORT, find_data, instanc
 
 VERSION = 1  # raised when the trial's code changes what it finds
 FILE = "reward_trial.json"  # in the run's folder of remembered things
+SHIPPED = "miniature"  # what reward.model calls the CLIP of the drawn world
+
+ALLOWED = "reward.allow_weak is set: the reward model is not held to its trial"
+
+
+def needs_none(settings: Settings) -> bool:
+    """Whether no trial is asked for: all pairs are imported and nothing is rewarded, or the model is known to pass.
+
+    That is the shipped one on its own world.
+    """
+    if set(range(1, settings.iterations + 1)) <= set(settings.pair.imported):
+        return True
+    return settings.data.prompts == MINIATURE and settings.reward.models == [SHIPPED]
 
 
 def is_due(settings: Settings) -> bool:
-    """Whether a run needs a trial first, and there is something to try the model on.
-
-    Not where a setting allows any model, where all pairs are imported and nothing is rewarded, and not of the shipped
-    model on its own world, which is known to pass.
-    """
-    if settings.reward.allow_weak or set(range(1, settings.iterations + 1)) <= set(settings.pair.imported):
+    """Whether a run needs a trial first, and there is something to try the model on; not where any model is allowed."""
+    if settings.reward.allow_weak or needs_none(settings):
         return False
-    if settings.data.prompts == MINIATURE:
-        return settings.reward.models != ["miniature"]
-    return instances_of(settings) is not None
+    return settings.data.prompts == MINIATURE or instances_of(settings) is not None
+
+
+def unfit(settings: Settings) -> str:
+    """Why the reward model is refused without a trial: the shipped one on pictures of another world; else nothing.
+
+    Where the prompts' own pictures are annotated, a trial says more: they may be drawn scenes.
+    """
+    if needs_none(settings) or settings.data.prompts == MINIATURE or SHIPPED not in settings.reward.models:
+        return ""
+    if instances_of(settings, splits=False) is not None:
+        return ""
+    return (
+        f"reward.model is 'miniature', whose CLIP knows drawn scenes alone, and data.prompts is "
+        f"{settings.data.prompts}: its rewards of other pictures are noise, and so is what a model learns from them. "
+        "Name a reward.model that knows such pictures (docs/reward-models.md), or go on all the same with "
+        "--set reward.allow_weak=true"
+    )
+
+
+def untried(settings: Settings) -> str:
+    """For the report: that the run went on whatever its reward model is worth; else nothing."""
+    if not settings.reward.allow_weak or needs_none(settings):
+        return ""
+    told = "reward.allow_weak was set: the reward model was not held to its trial"
+    if unfit(settings):
+        return f"{told}. It is the miniature's, which knows drawn scenes alone: rewards of other pictures are noise"
+    return f"{told}, and nothing here says that its rewards are right (csr reward check)"
+
+
+def refuse_unfit(settings: Settings) -> None:
+    """Raise a SettingsError where the reward model is refused without a trial; it looks at names of files alone."""
+    if (why := unfit(settings)) and not settings.reward.allow_weak:
+        raise SettingsError(why)
 
 
 def kept_trial(settings: Settings, state: Path) -> Trial | None:
@@ -57,22 +98,24 @@ def short_trial(settings: Settings, state: Path) -> Trial | None:
     return trial
 
 
-def tried(settings: Settings, state: Path) -> tuple[bool, str, str]:
-    """A line of `csr check`: whether a run may start, the line's name, and what the short trial found."""
-    name = "reward trial"
+def tried(settings: Settings, state: Path) -> Finding:
+    """A line of `csr check`: what the short trial found, and whether a run may start; a note where none was made."""
+    name, allowed = "reward trial", settings.reward.allow_weak
+    if why := unfit(settings):
+        return Finding(allowed, name, why, note=allowed)
     try:
         trial = short_trial(settings, state)
     except CsrError as error:
-        return True, name, f"not made: {error}"
+        return Finding(True, name, f"not made: {error}", note=True)
     if trial is None:
-        return True, name, f"not made: {NO_ANNOTATIONS}"
+        return Finding(True, name, f"not made: {NO_ANNOTATIONS}", note=True)
     if not trial.passed:
-        return settings.reward.allow_weak, name, refusal(trial)
+        return Finding(allowed, name, refusal(trial), note=allowed)
     share = trial.figures[OVERALL]
     told = (
         f"{100 * share.value:.1f} % ({100 * share.low:.1f} - {100 * share.high:.1f}) of true sentences above false ones"
     )
-    return True, name, f"{told} on {trial.data}"
+    return Finding(True, name, f"{told} on {trial.data}")
 
 
 def refusal(trial: Trial) -> str:

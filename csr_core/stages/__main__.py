@@ -19,6 +19,7 @@ from csr_core.errors import CsrError, OutOfMemoryError
 from csr_core.layout import Layout
 from csr_core.left_out import reasons
 from csr_core.params import load_settings
+from csr_core.reward.verdict import refuse_unfit
 from csr_core.stages import STAGES
 from csr_core.stages.gpus import gpu_slot
 from csr_core.stages.launch import process_count
@@ -29,6 +30,7 @@ from csr_core.stages.shards import share_cores
 
 REFUSED, OUT_OF_MEMORY = 2, 3
 ON_GPU = ("generate", "score", "finetune", "evaluate")
+REWARDED = ("prepare", "generate", "score")  # the way to rewards: refused before time is spent on it
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,8 @@ def carry_out(order: Order, tell: bool) -> int:
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     try:
         settings, layout = load_settings(order.params, order.overrides), Layout(order.root)
+        if order.iteration > 0 and order.stage in REWARDED:
+            refuse_unfit(settings)
         halved = max(order.halved, halved_before(order.stage, settings, layout))
         call = plan(order.stage, order.iteration, settings, layout, halved)
         if order.side_by_side:

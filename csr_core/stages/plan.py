@@ -44,6 +44,7 @@ class StageCall:
     run: Callable[[Path], dict[str, Any]]
     shards: Shards | None = None  # of a stage that is worked on in shards; `run` makes those that are missing
     iterations: int = 0  # of the run, where that is known: for the words that progress is told in
+    untried: str = ""  # for the report: that a setting let the reward model through without its trial
 
     @property
     def label(self) -> str:
@@ -167,6 +168,8 @@ def _generate(k: int, settings: Settings, layout: Layout) -> StageCall:
 
 
 def _score(k: int, settings: Settings, layout: Layout) -> StageCall:
+    from csr_core.reward.verdict import untried
+
     def run(out: Path) -> dict[str, Any]:
         from csr_core.stages.score import score
 
@@ -180,7 +183,8 @@ def _score(k: int, settings: Settings, layout: Layout) -> StageCall:
         cut="parts",  # of the candidates, which are among the inputs
         unit="nodes",
     )
-    return StageCall("score", k, inputs, _sections(settings, "reward"), {"": layout.scores(k)}, run, shards)
+    call = StageCall("score", k, inputs, _sections(settings, "reward"), {"": layout.scores(k)}, run, shards)
+    return replace(call, untried=untried(settings))
 
 
 def _pair(k: int, settings: Settings, layout: Layout) -> StageCall:

@@ -184,7 +184,14 @@ def _make(call: StageCall, layout: Layout, digests: Digests, workers: int, line:
     seconds = time.monotonic() - started
     write_json(
         _stamp(call, layout),
-        {"key": key, "outputs": outputs, "summary": summary, "seconds": round(seconds, 3), "settings": call.settings},
+        {
+            "key": key,
+            "outputs": outputs,
+            "summary": summary,
+            "seconds": round(seconds, 3),
+            "settings": call.settings,
+            **({"untried": call.untried} if call.untried else {}),
+        },
     )
     costs.note_made(layout, call.label, key, seconds=seconds, summary=summary, resumed=resumed)
     told = line.told() if line is not None else ""

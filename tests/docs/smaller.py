@@ -16,6 +16,7 @@ MODELS = [
     "model.quantization=null",
     "model.prompt_template=null",
     "reward.model=miniature",
+    "reward.allow_weak=true",  # it is refused for the pictures of the pages
     "evaluate.splits={test: {folder: 'miniature:test', count: 6}, shifted: {folder: 'miniature:shifted', count: 6}}",
     "evaluate.max_new_tokens=40",
     "evaluate.held_out_model=null",

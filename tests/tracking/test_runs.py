@@ -145,5 +145,5 @@ def test_a_run_with_a_folder_of_its_own_is_named_by_it(new_run: Callable[..., Ru
         page.write_text("<!doctype html>")
         track.keep_page(page)
     client = client_of(tmp_path)
-    assert client.get_run(track.run_id).info.run_name == "csr steady seed 0 in runs/half"
+    assert client.get_run(track.run_id).info.run_name == "runs/half: csr steady seed 0"
     assert "report.html" in [file.path for file in client.list_artifacts(track.run_id)]
