@@ -261,7 +261,9 @@ def _prefect() -> Iterator[None]:
 
     from flows.services import answers
     from flows.stopping import spare_the_server
+    from tasks.console import tell_mistakes_once
 
+    tell_mistakes_once()
     url = PREFECT_API_URL.value()
     if url and answers(f"{url}/health"):
         yield
