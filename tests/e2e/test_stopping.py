@@ -40,7 +40,7 @@ def test_a_stopped_run_ends_soon_with_one_line(
             cwd=tmp_path, env=environment, stdout=out, stderr=err, start_new_session=True,
         )  # fmt: skip
     try:
-        assert wait_for(lambda: list(tmp_path.glob(".csr/unfinished/generate@1*")), 120)
+        assert wait_for(lambda: list(tmp_path.glob(".csr/unfinished/evaluate@0*")), 120)
         stop(run.pid, number)
         assert run.wait(30) == 128 + number
     finally:
