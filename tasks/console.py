@@ -1,10 +1,20 @@
-"""What Prefect logs at the terminal of a run: not what the command line tells itself, in the end and in one line."""
+"""What is said at the terminal of a run; of Prefect's log, not what the command line tells itself, in the end and in one line."""
 
 from __future__ import annotations
 
 import logging
+import os
+import sys
 
 from csr_core.errors import CsrError
+
+
+def say(text: str) -> None:
+    """Print a line of a run, which goes on without a word where its reader is gone, as after `csr run | head`."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def tell_mistakes_once() -> None:

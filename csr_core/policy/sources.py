@@ -34,7 +34,8 @@ def problem(name: str, revision: str | None = None) -> str | None:
     """What keeps a hub's model from being fetched, and what to do about it; None where nothing is known to."""
     from huggingface_hub import HfApi, errors
 
-    http_error = errors.HfHubHTTPError.__mro__[1]  # of the hub's HTTP library, which is another in other versions
+    # Of the hub's HTTP library, which is another in other versions.
+    http_error: type[Exception] = errors.HfHubHTTPError.__mro__[1]
     try:
         HfApi().model_info(name, revision=revision, timeout=SECONDS)
     except errors.HfHubHTTPError as error:  # the hub's answer; None where it may be another one in a minute

@@ -20,7 +20,7 @@ CSR = "import signal, flows.cli; signal.signal(signal.SIGINT, signal.default_int
 
 
 @pytest.mark.parametrize(
-    "runner, stop, number",
+    ("runner", "stop", "number"),
     [
         ("threads", os.killpg, signal.SIGINT),
         ("processes", os.killpg, signal.SIGINT),
