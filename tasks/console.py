@@ -1,4 +1,4 @@
-"""What is said at the terminal of a run; of Prefect's log, not what the command line tells itself, in the end and in one line."""
+"""What is said at the terminal of a run; of Prefect's log, not what the command line tells itself in its last line."""
 
 from __future__ import annotations
 
