@@ -22,6 +22,7 @@ FORMS = """Accepted for data.prompts are
   - a Parquet file or a folder of them, or a Hugging Face dataset on disk (save_to_disk), with the same columns
   - hf://OWNER/NAME, a Hugging Face dataset by name; with hf://OWNER/NAME/CONFIG@REVISION:SPLIT where more is to be said
 See docs/data.md."""
+SOON_BYTES = 200_000_000  # of JSON
 BATCH = 64  # rows held in memory at once where pictures are inside
 
 Row = dict[str, Any]
@@ -51,6 +52,15 @@ def read_rows(source: Path | str, extract: Path | None, prompt: str | None) -> l
 
 def is_hub_name(source: Path | str) -> bool:
     return str(source).startswith(HUB)
+
+
+def is_read_soon(source: Path | str) -> bool:
+    """Whether all rows are read in seconds: a folder of pictures, or JSON that is not huge; not a dataset."""
+    path = Path(source)
+    if is_hub_name(source) or path.is_file():
+        return path.is_file() and path.stat().st_size <= SOON_BYTES and path.suffix.lower() != ".parquet"
+    saved = any((path / name).is_file() for name in ("state.json", "dataset_dict.json"))
+    return not saved and next(path.rglob("*.parquet"), None) is None
 
 
 def json_rows(path: Path, forms: str) -> list[Any]:

@@ -110,7 +110,7 @@ def run(
     root: Annotated[Path, typer.Option(help="Folder of all outputs: another one keeps an earlier run.")] = Path(),
 ) -> None:
     """Run the iterations as the Prefect flow, on its server or without one; print the table and write the report."""
-    from csr_core.checks import refuse_missing_files
+    from csr_core.before_run import refuse_before_run
     from csr_core.evaluation.measured import measured_elsewhere
     from csr_core.layout import Layout
     from csr_core.params import load_settings
@@ -121,7 +121,7 @@ def run(
     folders = [split.folder for split in settings.evaluate.splits.values()]
     if elsewhere := measured_elsewhere(settings.data.prompts, folders):
         print(elsewhere, file=sys.stderr, flush=True)
-    refuse_missing_files(settings)
+    refuse_before_run(settings)
     with told_when_stopped():
         refuse_weak_reward(params, overrides or [])
     with told_when_stopped(), _prefect():
@@ -260,8 +260,11 @@ def _prefect() -> Iterator[None]:
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     from flows.services import answers
-    from flows.stopping import spare_the_server
+    from flows.stopping import keep_handler, spare_the_server
+    from tasks.console import tell_mistakes_once
 
+    tell_mistakes_once()
+    keep_handler()
     url = PREFECT_API_URL.value()
     if url and answers(f"{url}/health"):
         yield

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 from csr_core.errors import InputError, OutOfMemoryError
 from csr_core.progress import PROGRESS_FILE
-from csr_core.stages.__main__ import OUT_OF_MEMORY, REFUSED, Order, carry_out, end_with_parent
+from csr_core.stages.__main__ import OUT_OF_MEMORY, REASON_FILE, REFUSED, Order, carry_out, end_with_parent
 from csr_core.stages.gpus import visible_gpus
 from csr_core.stages.shards import PRELOAD
 from tasks.interrupts import deaf_to_interrupts
@@ -31,16 +32,23 @@ def run_process(order: Order, folder: Path, progress: Path | None = None) -> Non
     `progress`: file that the process counts into.
 
     Raises:
-        InputError: the stage refused its settings or inputs; a retry cannot help.
+        InputError: the stage refused its settings or inputs, for this reason; a retry cannot help.
         OutOfMemoryError: a smaller batch may help. RuntimeError: the process died of something else.
     """
     _end_with_flow()
-    environment = {PROGRESS_FILE: str(progress)} if progress else {}
-    code = _run(lambda: _start(order, folder, environment))
+    with tempfile.TemporaryDirectory() as here:
+        file = Path(here, "reason")
+        environment = {REASON_FILE: str(file), **({PROGRESS_FILE: str(progress)} if progress else {})}
+        code = _run(lambda: _start(order, folder, environment))
+        reason = file.read_text("utf-8") if file.exists() else None
     name = f"{order.stage}@{order.iteration}" + (f", shard {order.shard}" if order.shard is not None else "")
     if code == REFUSED:
+        if reason:
+            raise InputError(reason)
         raise InputError(f"{name} refused its settings or inputs: the reason stands above")
     if code == OUT_OF_MEMORY:
+        if reason:
+            raise OutOfMemoryError(reason)
         raise OutOfMemoryError(f"{name} ran out of memory: the setting to lower stands above")
     if code == -signal.SIGKILL:
         raise OutOfMemoryError(

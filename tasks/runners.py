@@ -11,6 +11,7 @@ from typing import Any
 
 from csr_core.config import RunSettings
 from csr_core.errors import SettingsError
+from tasks.console import tell_mistakes_once
 from tasks.interrupts import end_without_a_word
 
 _runner: ContextVar[Any] = ContextVar("runner")
@@ -59,7 +60,7 @@ def _make(settings: RunSettings) -> Any:
     if settings.task_runner == "processes":
         from prefect.task_runners import ProcessPoolTaskRunner
 
-        return ProcessPoolTaskRunner(max_workers=settings.workers, initializer=end_without_a_word)
+        return ProcessPoolTaskRunner(max_workers=settings.workers, initializer=_quiet)
     if not settings.ray_address:
         # A cluster of this machine alone: on loopback, and without reports on its use.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
@@ -74,3 +75,9 @@ def _make(settings: RunSettings) -> Any:
     if settings.ray_address:
         return RayTaskRunner(address=settings.ray_address)
     return RayTaskRunner(init_kwargs={"num_cpus": settings.workers, "include_dashboard": False, "log_to_driver": True})
+
+
+def _quiet() -> None:
+    """In a process of the task runner: what ends the run is told by the process of the flow."""
+    end_without_a_word()
+    tell_mistakes_once()

@@ -20,6 +20,7 @@ from csr_core.stages.costs import stage_costs, times_text
 from csr_core.stages.runner import StageResult, missing_shards, note_found, note_whole, run_stage, shard_is_done
 from tasks import runners
 from tasks.artifacts import StageProgress, show_costs
+from tasks.console import say
 from tasks.process import run_process
 from tasks.run import Run, as_json
 from tasks.session import recorded
@@ -83,7 +84,7 @@ def _tell(result: StageResult | None, done: bool, told: str) -> None:
     """Say in the terminal and in the run's log what became of a stage, and what was left out."""
     if result is not None:
         text = describe(replace(result, cached=done, told=told))
-        print(text, flush=True)
+        say(text)
         get_run_logger().info(text)
 
 
@@ -92,7 +93,7 @@ def tell_times(iterations: int, run: Run) -> None:
     found = [row for row in stage_costs(run.layout) if row["iteration"] <= iterations]
     show_costs(found)
     text = times_text(found)
-    print(text, flush=True)
+    say(text)
     get_run_logger().info(text)
 
 

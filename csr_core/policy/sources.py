@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 OFFLINE = "HF_HUB_OFFLINE"
+SECONDS = 10.0  # to wait for the hub's answer
 
 
 def cached(name: str, revision: str | None = None) -> Path | None:
@@ -27,6 +28,23 @@ def to_do(name: str, revision: str | None = None, size: str = "") -> str:
         f"fetch it with `hf download {name}{at}`{f', {size}' if size else ''}{offline}; without network here, do so on "
         "another machine and copy its cache (set HF_HOME to where it lies), or give the folder of a copy as model.path"
     )
+
+
+def problem(name: str, revision: str | None = None) -> str | None:
+    """What keeps a hub's model from being fetched, and what to do about it; None where nothing is known to."""
+    from huggingface_hub import HfApi, errors
+
+    # Of the hub's HTTP library, which is another in other versions.
+    http_error: type[Exception] = errors.HfHubHTTPError.__mro__[1]
+    try:
+        HfApi().model_info(name, revision=revision, timeout=SECONDS)
+    except errors.HfHubHTTPError as error:  # the hub's answer; None where it may be another one in a minute
+        return told(name, revision, error)
+    except (OSError, http_error):
+        return told(name, revision, errors.OfflineModeIsEnabled())
+    except ValueError:  # no name that the hub could know: the stage says so
+        return None
+    return None
 
 
 def told(name: str, revision: str | None, error: BaseException) -> str | None:

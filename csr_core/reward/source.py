@@ -6,12 +6,20 @@ import os
 from pathlib import Path
 
 from csr_core.config import RewardSettings
-from csr_core.policy.sources import OFFLINE, cached
+from csr_core.policy.sources import OFFLINE, cached, problem
 
 
 def not_here(settings: RewardSettings) -> str | None:
     """What to do to have `reward.model` on this machine; None where it is here, or where that cannot be told."""
     return next((told for name in settings.models if (told := _not_here(name))), None)
+
+
+def unreachable(settings: RewardSettings) -> str | None:
+    """As `not_here`, of the first model that cannot be fetched either."""
+    for name in settings.models:
+        if (told := _not_here(name)) and problem(str(_hub_name(name))):
+            return told
+    return None
 
 
 def _not_here(name: str) -> str | None:

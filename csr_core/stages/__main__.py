@@ -6,6 +6,7 @@ Exit status: 0 done, 2 settings or inputs were refused, 3 out of memory.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
@@ -29,6 +30,8 @@ from csr_core.stages.runner import StageResult, run_shard, run_stage
 from csr_core.stages.shards import share_cores
 
 REFUSED, OUT_OF_MEMORY = 2, 3
+# A file in which whoever started this process looks for the reason of such an end, to tell it once for all shards.
+REASON_FILE = "CSR_REASON_FILE"
 ON_GPU = ("generate", "score", "finetune", "evaluate")
 REWARDED = ("prepare", "generate", "score")  # the way to rewards: refused before time is spent on it
 
@@ -101,14 +104,24 @@ def carry_out(order: Order, tell: bool) -> int:
             result = run_stage(call, layout, 1 if gpu or order.side_by_side else settings.run.workers)
     except OutOfMemoryError as error:
         note_halved(order.stage, settings, layout, halved + 1)
+        _hand_over(error)
         print(f"csr: {error}; tried again, it will take half of that", file=sys.stderr, flush=True)
         return OUT_OF_MEMORY
     except CsrError as error:
-        print(f"csr: {error}", file=sys.stderr, flush=True)
+        if not _hand_over(error):
+            print(f"csr: {error}", file=sys.stderr, flush=True)
         return REFUSED
     if tell:
         print(describe(result), flush=True)
     return 0
+
+
+def _hand_over(error: CsrError) -> bool:
+    """Whether the reason is where whoever started this process looks for it."""
+    file = os.environ.get(REASON_FILE)
+    with contextlib.suppress(OSError):  # a full disk: then it is said here
+        return bool(file) and Path(str(file)).write_text(str(error), "utf-8") > 0
+    return False
 
 
 def describe(result: StageResult) -> str:

@@ -38,6 +38,7 @@ HANDED_ON = {
     ("csr_core/stages/score.py", "f\"{left_out[0]['prompt_id']}: {left_out[0]['reason']}\""): "a reason",
     ("flows/cli.py", "f'csr: {error}'"): "any CsrError",
     ("flows/cli_reward.py", "f'\\nREFUSED: {refusal(trial)}'"): "verdict.refusal",
+    ("tasks/process.py", "file.read_text('utf-8')"): "any CsrError, from the stage's process",
     ("tasks/store.py", "(str(error).splitlines() or [''])[0][:500]"): "MLflow's own words",
 }
 PROGRESS = "csr_core/progress.py"  # its lines are news, no messages

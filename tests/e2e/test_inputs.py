@@ -73,6 +73,12 @@ def test_a_model_with_a_missing_file_is_refused_by_check_and_by_the_stage(tmp_pa
         assert done.returncode in (1, 2)
         assert "model.safetensors" in done.stdout + done.stderr
         assert "Traceback" not in done.stderr
+    done = csr(tmp_path, "run", *sets(SMALL), check=False)  # two shards find it, each in a process of its own
+    assert done.returncode == 2
+    assert done.stderr.count("cannot load the model") == 1
+    assert done.stderr.splitlines()[-1].startswith("csr: ")
+    assert "model.safetensors" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
 
 
 def test_everything_wrong_is_told_before_anything_runs(tmp_path: Path) -> None:

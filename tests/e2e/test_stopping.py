@@ -1,4 +1,4 @@
-"""Ctrl-C at a terminal, which sends SIGINT to every process of the run, Prefect's temporary server among them."""
+"""Ctrl-C at a terminal, which sends SIGINT to every process of the run, its task runner's among them; and `kill`."""
 
 import contextlib
 import os
@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -18,8 +19,18 @@ from tests.e2e.site import wait_for
 CSR = "import signal, flows.cli; signal.signal(signal.SIGINT, signal.default_int_handler); flows.cli.main()"
 
 
-@pytest.mark.parametrize("runner", ["threads", "processes"])
-def test_a_stopped_run_ends_soon_with_one_line(tmp_path: Path, runner: str) -> None:
+@pytest.mark.parametrize(
+    ("runner", "stop", "number"),
+    [
+        ("threads", os.killpg, signal.SIGINT),
+        ("processes", os.killpg, signal.SIGINT),
+        ("processes", os.kill, signal.SIGTERM),
+        ("threads", os.killpg, signal.SIGTERM),  # as `timeout` does
+    ],
+)
+def test_a_stopped_run_ends_soon_with_one_line(
+    tmp_path: Path, runner: str, stop: Callable[[int, int], None], number: signal.Signals
+) -> None:
     csr(tmp_path, "init")
     environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
     environment |= {"PREFECT_HOME": str(tmp_path / ".prefect")}
@@ -29,9 +40,9 @@ def test_a_stopped_run_ends_soon_with_one_line(tmp_path: Path, runner: str) -> N
             cwd=tmp_path, env=environment, stdout=out, stderr=err, start_new_session=True,
         )  # fmt: skip
     try:
-        assert wait_for(lambda: list(tmp_path.glob(".csr/unfinished/generate@1*")), 120)
-        os.killpg(run.pid, signal.SIGINT)
-        assert run.wait(30) == 130
+        assert wait_for(lambda: list(tmp_path.glob(".csr/unfinished/evaluate@0*")), 120)
+        stop(run.pid, number)
+        assert run.wait(30) == 128 + number
     finally:
         run.kill()
     told = (tmp_path / "err").read_text().splitlines()

@@ -38,9 +38,12 @@ def test_a_stage_is_carried_out_in_its_folder(folder: Path, either: str, monkeyp
     assert len(list((folder / "here" / "data" / "iter_1" / "prompts" / "images").glob("*.png"))) == 2
 
 
-def test_refused_inputs_are_no_crash(folder: Path, either: str) -> None:
-    with pytest.raises(InputError, match="refused"):
+def test_refused_inputs_are_no_crash_and_the_reason_comes_along(
+    folder: Path, either: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(InputError, match=r"^score@1 needs .*: run the stage that makes it first"):
         process.run_process(Order("score", 1), folder)
+    assert "score@1 needs" not in capfd.readouterr().err  # told by whoever catches it, once
 
 
 def test_a_killed_stage_is_told_as_memory(folder: Path, either: str) -> None:
