@@ -50,7 +50,10 @@ def export_model(
     """
     model = layout.model(iteration)
     if not model.is_dir():
-        raise InputError(f"{model} is not there: run iteration {iteration} first, or name another with --iteration")
+        raise InputError(
+            f"{model} is not there: run iteration {iteration} first, or name another with --iteration, or the run's "
+            "folder with --root"
+        )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} holds something already: name a new folder, or empty it")
     noted = noted_settings(layout, iteration)

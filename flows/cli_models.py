@@ -85,7 +85,8 @@ def chat(
     picture = open_image(image, settings.data.max_pixels)
     if not layout.model(iteration).is_dir():
         raise InputError(
-            f"{layout.model(iteration)} is not there: run iteration {iteration} first, or name another with --iteration"
+            f"{layout.model(iteration)} is not there: run iteration {iteration} first, or name another with "
+            "--iteration, or the run's folder with --root"
         )
     # Only now what takes seconds to import.
     from rich.console import Console
