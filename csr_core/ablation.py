@@ -192,6 +192,7 @@ def _run(params: Path, name: str, seed: int, overrides: Sequence[str], out: Path
 
 def _main() -> None:
     from csr_core.loop import iterate
+    from csr_core.run_settings import keep_settings
     from csr_core.stages.__main__ import describe
 
     parser = argparse.ArgumentParser()
@@ -200,6 +201,7 @@ def _main() -> None:
     parser.add_argument("overrides", nargs="*")
     args = parser.parse_args()
     settings = load_settings(args.params, args.overrides)
+    keep_settings(settings, args.folder, Path())
     iterate(settings, Layout(args.folder), lambda result: print(describe(result), flush=True))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,11 @@ from csr_core.digests import Digests
 from csr_core.errors import InputError
 from csr_core.layout import Layout
 from csr_core.model_card import model_card, read_metrics
+from csr_core.params import flatten, settings_from
 from csr_core.records import publish
+from csr_core.report import stop
+from csr_core.report.story import guards
+from csr_core.report.story import noted as noted_settings
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -35,6 +40,8 @@ def export_model(
 ) -> Exported:
     """Write the model of `iteration` to `out`: its adapter, or with `merged` base and adapter in one.
 
+    What the stages noted of their settings when they ran goes over `settings`, which may have changed since.
+
     `dtype` of merged weights: None takes the base checkpoint's own. A run with `finetune.carry: merged` has no adapter,
     and is always written whole.
 
@@ -43,9 +50,14 @@ def export_model(
     """
     model = layout.model(iteration)
     if not model.is_dir():
-        raise InputError(f"{model} is not there: run iteration {iteration} first, or name another with --iteration")
+        raise InputError(
+            f"{model} is not there: run iteration {iteration} first, or name another with --iteration, or the run's "
+            "folder with --root"
+        )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} holds something already: name a new folder, or empty it")
+    noted = noted_settings(layout, iteration)
+    settings = _as_noted(settings, noted)
     adapted = (model / "adapter_config.json").is_file()
     work = out.with_name(f".{out.name}.unfinished")
     shutil.rmtree(work, ignore_errors=True)
@@ -57,10 +69,42 @@ def export_model(
     else:
         kept, written_as = _write_whole(settings, model, adapted, work, dtype)
     metrics = read_metrics([layout.metrics(k) for k in range(iteration + 1)])
-    card = model_card(settings, iteration, _sources(settings, layout, iteration), metrics, written_as)
+    sources = _sources(settings, layout, iteration)
+    card = model_card(_told(settings, noted), iteration, sources, metrics, written_as, _stopped(layout, iteration))
     (work / "README.md").write_text(card, "utf-8")
     publish(work, out)
     return Exported(out, kept)
+
+
+def _as_noted(settings: Settings, noted: Mapping[str, Any]) -> Settings:
+    """`settings` with the run's own values; a base model that is no longer where the run had it stays as given."""
+    from csr_core.stages.models import policy_files
+
+    tree = settings.model_dump()
+    for name, value in noted.items():
+        section, _, key = name.rpartition(".")
+        part = tree.get(section, {}) if section else tree
+        if key in part:
+            part[key] = value
+    found = settings_from(tree, "what the run noted of its settings")
+    return found if policy_files(found.model) else found.model_copy(update={"model": settings.model})
+
+
+def _told(settings: Settings, noted: Mapping[str, Any]) -> dict[str, Any]:
+    """section.key -> value for the card.
+
+    Where the stages noted theirs, what none of them noted decides no result, and may be of another run: it is left out.
+    """
+    flat = flatten(settings)
+    return {name: noted.get(name, flat[name]) for name in flat if name in noted or name == "model.path" or not noted}
+
+
+def _stopped(layout: Layout, iteration: int) -> str:
+    """That a guard stopped `iteration`, and what it saw; empty where none did."""
+    if not (told := stop(layout, iteration).removeprefix("But a guard")):
+        return ""
+    seen = [sentence for one in guards(layout, iteration)[-1:] for _, sentence in one["fired"]]
+    return " ".join([f"A guard{told}", *(f"{sentence.rstrip('.')}." for sentence in seen)])
 
 
 def _write_whole(

@@ -8,8 +8,6 @@ from typing import Any
 
 import yaml
 
-from csr_core.config import Settings
-from csr_core.params import flatten
 from csr_core.preference.card import portable, table
 from csr_core.report import COLUMNS, figure
 
@@ -26,7 +24,7 @@ A vision-language model trained to hallucinate less by Calibrated Self-Rewarding
 likelihood and by how well a contrastive model says it matches the picture, and was trained by DPO on its best and worst
 answers, {iteration} time(s) over. Nobody labelled anything.
 
-{form}
+{stop}{form}
 
 ## Where it comes from
 {sources}
@@ -63,29 +61,34 @@ model, processor = AutoModelForImageTextToText.from_pretrained("FOLDER"), AutoPr
 
 
 def model_card(
-    settings: Settings,
+    settings: Mapping[str, Any],
     iteration: int,
     digests: Mapping[str, str | None],
     metrics: Sequence[Mapping[str, Any]],
     merged_as: str | None = None,
+    stop: str = "",
 ) -> str:
     """The text of README.md.
 
     Args:
+        settings: section.key -> value, of the run that made it.
         digests: name of a source (base model, preference pairs, ...) -> SHA-256 of its files.
         metrics: {split: {figure: {value, low, high, n}}} of the base and of each iteration up to this one.
         merged_as: the dtype of merged weights; None: the files are an adapter.
+        stop: that a guard stopped this iteration, where one did.
     """
-    base = portable(settings.model.path)
+    path = settings["model.path"]
+    base = portable(path)
     metadata: dict[str, Any] = {"pipeline_tag": "image-text-to-text", "tags": ["csr", "dpo", "vision", "hallucination"]}
     metadata["library_name"] = "transformers" if merged_as else "peft"
-    if base == settings.model.path and base.count("/") == 1:
+    if base == path and base.count("/") == 1:
         metadata["base_model"] = base  # a name on the hub
-    chosen = {name: portable(value) for name, value in flatten(settings).items() if not name.startswith(LEFT_OUT)}
+    chosen = {name: portable(value) for name, value in settings.items() if not name.startswith(LEFT_OUT)}
     return TEXT.format(
         metadata=yaml.safe_dump(metadata, sort_keys=False),
         base=base,
         iteration=iteration,
+        stop=f"**{stop}**\n\n" if stop else "",
         form=MERGED.format(dtype=merged_as)
         if merged_as
         else ADAPTER.format(base=SHIPPED if base == "miniature" else base),

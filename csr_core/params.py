@@ -154,7 +154,12 @@ def with_values(text: str, values: Mapping[str, Any]) -> str:
 
 
 def _with_value(match: re.Match[str], value: Any) -> str:
-    text = yaml.safe_dump(value, default_flow_style=True).removesuffix("\n").removesuffix("\n...").strip()
+    text = (
+        yaml.safe_dump(value, default_flow_style=True, width=float("inf"))
+        .removesuffix("\n")
+        .removesuffix("\n...")
+        .strip()
+    )
     if isinstance(value, float) and "e" in text:
         text = text if "." in text else text.replace("e", ".0e")  # YAML 1.1 reads 1e-07 as a string
         text = re.sub(r"e-0(?=\d)", "e-", text)

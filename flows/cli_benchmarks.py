@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from flows.cli_root import Params as ParamsOfRun
+from flows.cli_root import Root, settings_file
+
 Params = Annotated[Path, typer.Option(help="The settings file.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="Change a setting: section.key=value.")]
 
@@ -65,7 +68,8 @@ def lmms_eval(
     more: Annotated[
         list[str] | None, typer.Option("--more", help="Further arguments of it, such as --more=--limit=8.")
     ] = None,
-    params: Params = Path("params.yaml"),
+    root: Root = Path(),
+    params: ParamsOfRun = None,
     overrides: Overrides = None,
 ) -> None:
     """Run tasks of lmms-eval, in its own environment, on an iteration's model."""
@@ -74,8 +78,11 @@ def lmms_eval(
     from csr_core.params import load_settings
     from csr_core.records import read_json
 
-    settings, chosen = load_settings(params, overrides or []), [task for task in tasks.split(",") if task]
-    results = run_lmms_eval(settings, Layout(), iteration, chosen, python, model, more or [])
+    settings, chosen = (
+        load_settings(settings_file(params, root), overrides or []),
+        [task for task in tasks.split(",") if task],
+    )
+    results = run_lmms_eval(settings, Layout(root), iteration, chosen, python, model, more or [])
     for task, metrics in read_json(results)["tasks"].items():
         for name, entry in metrics.items():
             error = f" +- {entry['stderr']:.4g}" if "stderr" in entry else ""

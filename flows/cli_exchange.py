@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from flows.cli_root import Root
+
 export_app = typer.Typer(help="Write what a run made in the forms of other programs.", no_args_is_help=True)
 import_app = typer.Typer(help="Bring in what other programs made.", no_args_is_help=True)
 
@@ -19,6 +21,7 @@ def export_preferences(
     form: Annotated[str, typer.Option("--format", help="authors, trl, llama-factory or ms-swift.")],
     out: Annotated[Path, typer.Option(help="A new folder.")],
     copy_images: Annotated[bool, typer.Option(help="Put the pictures into it, so that it can be moved.")] = False,
+    root: Root = Path(),
 ) -> None:
     """The preference pairs of an iteration."""
     from csr_core.layout import Layout
@@ -26,7 +29,7 @@ def export_preferences(
     from csr_core.preference.exchange import export_preferences as export
     from csr_core.records import PREFERENCES, read_table
 
-    found = export(read_table(Layout().preferences(iteration), PREFERENCES), form, out, copy_images)
+    found = export(read_table(Layout(root).preferences(iteration), PREFERENCES), form, out, copy_images)
     print(f"wrote {len(found.rows)} pairs to {out}; {USE[form].format(out=out)}")
     _tell_left_out(found.left_out)
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows.cli_root import Params, Root, settings_file
+
 if TYPE_CHECKING:
     from csr_core.chat import Told
 
-Params = Annotated[Path, typer.Option(help="The settings file.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="Change a setting: section.key=value.")]
 Iteration = Annotated[int, typer.Option(min=1, help="Whose model.")]
 Merged = Annotated[bool, typer.Option("--merged", help="Base and adapter in one, with the processor.")]
@@ -22,7 +23,8 @@ def export_model(
     out: Annotated[Path, typer.Option(help="Folder to write; must be new or empty.")],
     merged: Merged = False,
     dtype: Dtype = None,
-    params: Params = Path("params.yaml"),
+    root: Root = Path(),
+    params: Params = None,
     overrides: Overrides = None,
 ) -> None:
     """Write the trained model with its card: a PEFT adapter, or with --merged the whole of it."""
@@ -34,7 +36,8 @@ def export_model(
     if dtype is not None and dtype not in DTYPES:
         raise SettingsError(f"--dtype {dtype}: expected one of {', '.join(DTYPES)}")
     _keep_to_the_point()
-    made = export_model(load_settings(params, overrides or []), Layout(), iteration, out, merged, dtype)
+    settings = load_settings(settings_file(params, root), overrides or [])
+    made = export_model(settings, Layout(root), iteration, out, merged, dtype)
     print(f"wrote {made.folder}")
     if made.kept is not None:
         lost = "; --dtype float32 keeps all of it" if made.kept < 0.9 else ""
@@ -47,7 +50,8 @@ def push(
     merged: Merged = False,
     dtype: Dtype = None,
     public: Annotated[bool, typer.Option("--public", help="For everybody to see; default: private.")] = False,
-    params: Params = Path("params.yaml"),
+    root: Root = Path(),
+    params: Params = None,
     overrides: Overrides = None,
 ) -> None:
     """Export the trained model and upload it to the Hugging Face hub."""
@@ -57,7 +61,7 @@ def push(
 
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "model"
-        export_model(iteration, out, merged, dtype, params, overrides)
+        export_model(iteration, out, merged, dtype, root, params, overrides)
         print(f"uploaded to {upload(out, to, private=not public)}")
 
 
@@ -65,7 +69,8 @@ def chat(
     image: Annotated[Path, typer.Argument(help="A picture.")],
     prompt: Annotated[str, typer.Argument(help="What to ask.")] = "Describe the image.",
     iteration: Annotated[int, typer.Option(min=1, help="Whose model beside the base.")] = 1,
-    params: Params = Path("params.yaml"),
+    root: Root = Path(),
+    params: Params = None,
     overrides: Overrides = None,
 ) -> None:
     """The answers of the base and of an iteration side by side, with the reward of each sentence."""
@@ -74,13 +79,14 @@ def chat(
     from csr_core.layout import Layout
     from csr_core.params import load_settings
 
-    settings, layout = load_settings(params, overrides or []), Layout()
+    settings, layout = load_settings(settings_file(params, root), overrides or []), Layout(root)
     if not image.is_file():
         raise InputError(f"there is no picture {image}: expected a file such as photo.jpg")
     picture = open_image(image, settings.data.max_pixels)
     if not layout.model(iteration).is_dir():
         raise InputError(
-            f"{layout.model(iteration)} is not there: run iteration {iteration} first, or name another with --iteration"
+            f"{layout.model(iteration)} is not there: run iteration {iteration} first, or name another with "
+            "--iteration, or the run's folder with --root"
         )
     # Only now what takes seconds to import.
     from rich.console import Console

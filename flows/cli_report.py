@@ -51,7 +51,8 @@ def _name(run: Path) -> str:
 
 def where_else_to_look(tracking: TrackingSettings, root: Path = Path()) -> str:
     """How to see the run beside others, and in MLflow."""
-    from tasks.store import SERVER_OF_ENVIRONMENT, without_password
+    from csr_core.addresses import without_password
+    from tasks.store import SERVER_OF_ENVIRONMENT
 
     lines = [] if root == Path() else [f"Beside the run in this folder: csr report . {root}"]
     if address := tracking.mlflow_uri or SERVER_OF_ENVIRONMENT:

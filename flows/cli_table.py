@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-Params = Annotated[Path, typer.Option(help="The settings file.")]
+from flows.cli_root import Params, Root, settings_file
+
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="Change a setting: section.key=value.")]
 Out = Annotated[Path | None, typer.Option(help="The file to write; default: print.")]
 
@@ -19,7 +20,8 @@ def table(
     gain: Annotated[
         list[str] | None, typer.Option(help="SPLIT/FIGURE that counts for the relative gain; default: all claims.")
     ] = None,
-    params: Params = Path("params.yaml"),
+    root: Root = Path(),
+    params: Params = None,
     overrides: Overrides = None,
 ) -> None:
     """Base and iterations: every figure, interval, difference, corrected p, smallest detectable difference."""
@@ -27,9 +29,9 @@ def table(
     from csr_core.params import load_settings
     from csr_core.tables import render, results
 
-    settings = load_settings(params, overrides or []).evaluate
+    settings = load_settings(settings_file(params, root), overrides or []).evaluate
     render({"rows": [], "gain": [], "gaps": [], "notes": []}, form)  # a wrong format is told before the work
-    _put(render(results(Layout(), settings.twins, gain, iterations, settings.bootstrap), form), out)
+    _put(render(results(Layout(root), settings.twins, gain, iterations, settings.bootstrap), form), out)
 
 
 def seeds(

@@ -52,7 +52,7 @@ def csr(
     imported = run.settings.pair.imported  # iterations whose pairs come from elsewhere
     refuse_missing_gpus(run.settings)
     refuse_weak_reward(run.params, run.overrides)
-    with session(run):
+    with session(run, iterations):
         prepare(0, run)  # the held-out splits
         evaluate(0, run)  # the base model
         count = iterations or run.settings.iterations

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from csr_core.addresses import without_password
 from csr_core.config import Settings
 from csr_core.digests import digest_value
 from csr_core.params import flatten
@@ -21,7 +22,7 @@ from csr_core.stages.guard import stopped
 from csr_core.stages.models import policy_files
 from tasks import figures
 from tasks.registry import Checkpoint, best_iteration, model_name, register, set_alias
-from tasks.store import again_if_beaten, log_metrics, without_password
+from tasks.store import again_if_beaten, log_metrics
 
 if TYPE_CHECKING:
     from tasks.tracking import Child, Track

@@ -9,6 +9,7 @@ from typing import Any
 
 from csr_core.errors import CsrError
 from csr_core.loop import ITERATION
+from csr_core.run_settings import keep_settings
 from tasks import process
 from tasks.run import Run, exclusive
 from tasks.runners import task_runner
@@ -29,15 +30,18 @@ _ready = False
 
 
 @contextmanager
-def session(run: Run) -> Iterator[Session]:
-    """Work in the run's folder alone, with its task runner, recorded by MLflow and DVC.
+def session(run: Run, iterations: int | None = None) -> Iterator[Session]:
+    """Work in the run's folder alone, with its task runner, recorded by MLflow and DVC; its settings are left there.
 
+    `iterations`: how many were asked for, where not the number in the settings.
     However it ends, no process of a stage outlives it.
     """
     global _session
     settings = run.settings
     with exclusive(run.layout), tracked(run) as track, task_runner(settings.run):
         process.begin()
+        kept = settings.model_copy(update={"iterations": iterations or settings.iterations})
+        keep_settings(kept, run.layout.root, run.folder)
         get_ready(run)
         _session = Session(track, Versioning(run))
         try:

@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from filelock import FileLock
 
+from csr_core.addresses import without_password
 from csr_core.config import TrackingSettings
 from csr_core.errors import SettingsError
 
@@ -126,14 +127,6 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 def is_server(uri: str) -> bool:
     return urlsplit(uri).scheme in ("http", "https")
-
-
-def without_password(uri: str) -> str:
-    """The address as it may be shown and stored: no user, password or query."""
-    parts = urlsplit(uri)
-    if not parts.netloc:
-        return uri
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def again_if_beaten(write: Callable[[], object]) -> None:

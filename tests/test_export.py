@@ -112,6 +112,45 @@ def test_the_card_says_where_it_comes_from(run, tmp_path) -> None:
     assert (again.folder / "README.md").read_text() == text
 
 
+def test_the_card_has_the_settings_of_the_run_and_not_of_a_file(run, tmp_path) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(run, moved)
+    layout = Layout(moved)
+    noted = {
+        "score": {"reward": {"model": ["miniature"], "image_weight": 0.5}},
+        "finetune": {
+            "model": {"path": "/gone/base", "prompt": None},
+            "finetune": {"beta": 0.3},
+            "seed": 3,
+            "iteration": 1,
+        },
+    }
+    for stage, part in noted.items():
+        stamp = {"key": "", "outputs": {}, "summary": {}, "seconds": 1.0, "settings": part}
+        write_json(layout.state / "stamps" / f"{stage}@1.json", stamp)
+    made = export_model(Settings(model=MODEL), layout, 1, tmp_path / "out", merged=True)  # the base is found as given
+    text = (made.folder / "README.md").read_text()
+    for line in ("| reward.image_weight | 0.5 |", "| finetune.beta | 0.3 |", "| seed | 3 |", "| model.path | base |"):
+        assert line in text
+    assert "generate.width" not in text  # no stage noted it: it may be another run's
+    assert "preset" not in text
+    assert "stopped" not in text
+
+
+def test_the_card_says_that_a_guard_stopped_the_iteration(run, tmp_path) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(run, moved)
+    saw = [
+        {"guard": "shorter", "fired": True, "sentence": "Answers shrink.", "value": 0.5},
+        {"guard": "repetitive", "fired": False, "sentence": "Few repeats.", "value": 0.1},
+    ]
+    write_json(Layout(moved).guards(1), saw)
+    write_json(Layout(moved).verdict(1), {"stopped": True})
+    made = export_model(Settings(model=MODEL), Layout(moved), 1, tmp_path / "out")
+    told = "**A guard stopped iteration 1 (shorter): no iteration is good, the base is. Answers shrink.**"
+    assert told in (made.folder / "README.md").read_text().splitlines()
+
+
 def test_nothing_is_overwritten_or_made_up(run, tmp_path) -> None:
     with pytest.raises(InputError, match="iteration 2 first"):
         export_model(Settings(model=MODEL), Layout(run), 2, tmp_path / "out")

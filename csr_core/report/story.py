@@ -166,11 +166,8 @@ def stamps(layout: Layout, last: int) -> Iterator[tuple[int, str, dict[str, Any]
                 yield k, stage, read_json(file)
 
 
-def settings_in_force(layout: Layout, last: int) -> tuple[dict[str, Any], str]:
-    """(section.key -> value, where this is from).
-
-    What the stages of the last iteration ran with, as they noted it; where that is gone, the settings file.
-    """
+def noted(layout: Layout, last: int) -> dict[str, Any]:
+    """section.key -> value, as the stages of the last iteration noted it when they ran: all that decides results."""
     found: dict[str, Any] = {}
     for k, stage, stamp in stamps(layout, last):
         for name, value in flatten(stamp.get("settings", {})).items():
@@ -178,7 +175,15 @@ def settings_in_force(layout: Layout, last: int) -> tuple[dict[str, Any], str]:
             if full.split(".")[0] in Settings.model_fields:
                 found[full] = value
     found.pop("data.iteration", None)
-    if found:
+    return found
+
+
+def settings_in_force(layout: Layout, last: int) -> tuple[dict[str, Any], str]:
+    """(section.key -> value, where this is from).
+
+    What the stages of the last iteration ran with, as they noted it; where that is gone, the settings file.
+    """
+    if found := noted(layout, last):
         return found, "as the stages noted them when they ran"
     try:
         return flatten(load_settings(layout.root / "params.yaml")), "of params.yaml as it is now"

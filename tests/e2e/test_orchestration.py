@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from csr_core.layout import Layout
+from csr_core.params import load_settings
 from csr_core.records import SCORES, read_json, read_table
 from tests.e2e.conftest import pairs
 from tests.e2e.site import Site, command, free_port, kill, wait_for
@@ -135,6 +136,7 @@ def test_a_killed_worker_costs_nothing(site: Site) -> None:
     site.worker()
     site.run("prefect", "deployment", "run", "csr/iterate", "--param", "root=worker-killed", "--watch")
     assert pairs(root) == pairs(site.folder)
+    assert load_settings(root / "params.yaml").iterations == 1  # for who looks at it with --root
     assert wait_for(lambda: not site.stages(), 15)
 
 

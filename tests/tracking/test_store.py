@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from csr_core.addresses import without_password
 from csr_core.errors import SettingsError
 from tasks.recording import all_settings
 from tasks.run import Run
-from tasks.store import without_password
 from tasks.tracking import tracked
 from tests.tracking.conftest import client_of
 from tests.tracking.world import made, make_run, record
