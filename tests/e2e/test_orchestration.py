@@ -129,7 +129,7 @@ def test_a_killed_worker_costs_nothing(site: Site) -> None:
     root = site.folder / "worker-killed"
     flow_run = site.deployment_run("--param", "root=worker-killed")
     assert wait_for(lambda: working(root, "generate@1"), 120)
-    for worker in site.processes("prefect", "worker", "start"):
+    for worker in site.processes("prefect worker start"):
         kill(worker)
     # The flow's process lives on, or was ended with the worker; either way the next run finds what is done.
     assert wait_for(lambda: not site.processes(flow_run), 180)
