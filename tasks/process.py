@@ -43,13 +43,9 @@ def run_process(order: Order, folder: Path, progress: Path | None = None) -> Non
         reason = file.read_text("utf-8") if file.exists() else None
     name = f"{order.stage}@{order.iteration}" + (f", shard {order.shard}" if order.shard is not None else "")
     if code == REFUSED:
-        if reason:
-            raise InputError(reason)
-        raise InputError(f"{name} refused its settings or inputs: the reason stands above")
+        raise InputError(reason or f"{name} refused its settings or inputs: the reason stands above")
     if code == OUT_OF_MEMORY:
-        if reason:
-            raise OutOfMemoryError(reason)
-        raise OutOfMemoryError(f"{name} ran out of memory: the setting to lower stands above")
+        raise OutOfMemoryError(reason or f"{name} ran out of memory: the setting to lower stands above")
     if code == -signal.SIGKILL:
         raise OutOfMemoryError(
             f"{name} was killed, most likely by the system for the memory it took: lower run.workers"

@@ -1,7 +1,6 @@
-"""What a run refuses before its first stage, and that it takes no time to look."""
+"""What a run refuses before its first stage, without looking into any picture."""
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -41,13 +40,10 @@ def test_the_folder_of_the_pictures_is_named_where_it_is_near(tmp_path: Path) ->
         refuse_no_prompts(small_settings(tmp_path, f"data.prompts={source}").data)
 
 
-def test_many_prompts_take_no_time(tmp_path: Path) -> None:
-    rows = [{"image": f"{n}.png", "prompt": f"What is in picture {n}?"} for n in range(12_000)]
-    (tmp_path / "0.png").write_bytes(b"not opened")
-    data = small_settings(tmp_path, f"data.prompts={written(tmp_path / 'p.json', rows)}").data
-    started = time.process_time()
-    refuse_no_prompts(data)
-    assert time.process_time() - started < 3
+def test_no_picture_is_opened_and_one_that_is_there_is_enough(tmp_path: Path) -> None:
+    rows = [{"image": f"{n}.png", "prompt": f"What is in picture {n}?"} for n in range(50)]
+    (tmp_path / "49.png").write_bytes(b"no picture")
+    refuse_no_prompts(small_settings(tmp_path, f"data.prompts={written(tmp_path / 'p.json', rows)}").data)
 
 
 @pytest.mark.parametrize("setting", ["model.path=nobody/has-this", "reward.model=hf-hub:nobody/has-this"])

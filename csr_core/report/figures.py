@@ -64,7 +64,7 @@ def load_metrics(layout: Layout, iterations: int | None = None) -> list[dict[str
         # The split that is looked at for the record comes first.
         found.append({name: metrics[name] for name in sorted(metrics, key=lambda name: name != "test")})
     if not found:
-        raise InputError(f"no metrics at {layout.metrics(0)}: run `csr run` first, or name the run's folder (--root)")
+        raise InputError(f"no metrics at {layout.metrics(0)}: run `csr run` first, or name the folder of the run")
     return found
 
 

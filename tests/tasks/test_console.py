@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from csr_core.errors import InputError, OutOfMemoryError, SettingsError
-from tasks.console import tell_mistakes_once
+from tasks.console import _is_no_mistake, tell_mistakes_once
 
 NOT_TO_API = {"send_to_api": False}
 
@@ -21,6 +21,8 @@ def terminal() -> Iterator[io.StringIO]:
     tell_mistakes_once()
     yield stream
     logging.getLogger().removeHandler(console)
+    for other in logging.getLogger().handlers:
+        other.removeFilter(_is_no_mistake)
 
 
 @pytest.mark.parametrize("kind", [InputError, SettingsError, OutOfMemoryError])
